@@ -1,0 +1,44 @@
+"""The settings that the data plane reads: frozen, and built once from the traits."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """What the proxy's connections and exchanges need to know. Times are in seconds."""
+
+    # The outgoing request.
+    x_forward: bool = True
+    prepend_path: bool = True
+    include_prefix: bool = True
+    change_origin: bool = False
+    custom_fields: tuple[tuple[bytes, bytes], ...] = ()
+    host_routing: bool = False
+
+    # Location of redirects.
+    auto_rewrite: bool = False
+    protocol_rewrite: str = ""
+
+    # Timeouts; None: no limit.
+    client_timeout: float | None = None
+    upstream_timeout: float | None = None
+    keep_alive_timeout: float = 5.0
+    head_timeout: float = 60.0
+    connect_timeout: float = 10.0
+    tls_handshake_timeout: float = 30.0
+    linger_timeout: float = 5.0
+
+    # Limits.
+    max_head_size: int = 64 * KIB  # bytes of a request's or response's head
+    max_field_count: int = 256  # field lines of a request's head
+    write_buffer_high: int = 64 * KIB  # bytes waiting for a slow peer before its source pauses
+    pool_idle_timeout: float = 60.0  # an idle upstream connection is closed after this
+    pool_max_idle: int = 64  # idle upstream connections for each origin
+
+    # TLS of https targets.
+    client_tls: ssl.SSLContext | None = None

@@ -1,0 +1,48 @@
+"""The exceptions that pass from one room of the program to another.
+
+No ``OSError``, ``ssl.SSLError`` or parser exception leaves the module that
+called the library which raised it: it is translated there, once, to one of
+these.
+"""
+
+from __future__ import annotations
+
+
+class ChpError(Exception):
+    """Base of everything that ``chp`` raises on purpose."""
+
+
+class ConfigError(ChpError):
+    """An option can't be used; the text is the one line that the operator reads."""
+
+
+class InvalidTarget(ChpError, ValueError):
+    """A route's target is no URL that can be proxied to."""
+
+
+class BadRequest(ChpError):
+    """A request that can't be forwarded safely.
+
+    ``status`` is the response's status code (400, 431, 501 ...); the text is
+    its reason, and holds nothing of the request but field names.
+    """
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class StorageError(ChpError):
+    """A route store can't be loaded, or did not do what it was asked for."""
+
+
+class UpstreamError(ChpError):
+    """An exchange with an upstream failed.
+
+    ``reason`` is a short, fixed word for metrics (``refused``, ``timeout``,
+    ``closed``, ``invalid_response`` ...); the text is for the log.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,382 @@
+"""One exchange: a client's request, the route that it takes, and the response on its way back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+
+from chp.config.settings import ProxySettings
+from chp.errors import UpstreamError
+from chp.handlers.errors import ErrorPages
+from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
+from chp.handlers.websocket import Tunnel, open_tunnel
+from chp.http1.fields import Field, replace_fields, serialise
+from chp.http1.forwarded import add_forwarded_fields
+from chp.http1.framing import LAST_CHUNK, chunk, response_has_no_content
+from chp.http1.head import RequestHead, ResponseHead
+from chp.http1.location import REWRITTEN_STATUSES, rewrite_location
+from chp.http1.request_target import RequestTarget, outgoing_target, parse_request_target
+from chp.http1.target import Target
+from chp.http1.response import local_response, reason_phrase
+from chp.routing.hosts import normal_host
+from chp.routing.route import Route
+from chp.routing.table import RouteTable
+from chp.runtime import Runtime
+from chp.servers.connection import ClientConnection, ClientExchange, RequestHandler
+from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
+
+ProxyRequestHook = Callable[[UpstreamRequest], None]
+
+# Content up to this size is copied behind its head, to leave in one packet.
+_JOIN_LIMIT = 16 * 1024
+
+
+class ProxyHandler(RequestHandler):
+    """Begins an :class:`Exchange` for each request that has a route."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: ProxySettings,
+        table: RouteTable,
+        upstream: Upstream,
+        error_pages: ErrorPages,
+        proxy_request: ProxyRequestHook | None = None,
+    ) -> None:
+        """``proxy_request`` sees, and may change, the head of each outgoing request."""
+        self.runtime = runtime
+        self.settings = settings
+        self.upstream = upstream
+        self.error_pages = error_pages
+        self.proxy_request = proxy_request
+        self.tunnels: set[Tunnel] = set()
+        self._table = table
+
+    def handle(
+        self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
+    ) -> ClientExchange | None:
+        exchange = Exchange(self, connection, head)
+        if head.target == HEALTH_PATH:
+            exchange.send_local(200, HEALTH_BODY, b"application/json")
+            return exchange
+        requested = parse_request_target(head.method, head.target)
+        if requested.authority is not None:
+            head.replace_host(requested.authority)
+        metrics = self.runtime.metrics
+        if head.upgrade:
+            metrics.requests_ws += 1
+        else:
+            metrics.requests_web += 1
+        host = normal_host((head.host or b"").decode("latin-1")) if self.settings.host_routing else ""
+        route = self._table.find(requested.decoded, host)
+        if route is None:
+            exchange.refuse(404, "")
+        else:
+            exchange.forward(route, requested, content, complete)
+        return exchange
+
+    def close_tunnels(self) -> None:
+        for tunnel in list(self.tunnels):
+            tunnel.abort()
+
+
+class State(Enum):
+    WAITING = auto()  # for the upstream's answer
+    REFUSED = auto()  # the proxy itself answers
+    RESPONDING = auto()  # the response's head was sent
+    TUNNEL = auto()
+    DONE = auto()
+    CUT = auto()  # one side broke off
+
+
+_MOVES = {
+    State.WAITING: {State.REFUSED, State.RESPONDING, State.TUNNEL, State.DONE, State.CUT},
+    State.REFUSED: {State.RESPONDING, State.DONE, State.CUT},
+    State.RESPONDING: {State.DONE, State.CUT},
+    State.TUNNEL: set(),
+    State.DONE: set(),
+    State.CUT: set(),
+}
+
+
+class Exchange(ClientExchange, Receiver):
+    """One request and its response. Its end, for whatever reason, is its last move."""
+
+    __slots__ = (
+        "_begun",
+        "_chunked",
+        "_connection",
+        "_handler",
+        "_no_content",
+        "_persist",
+        "_route",
+        "_started",
+        "_state",
+        "_status",
+        "_stream",
+        "_target",
+        "head",
+    )
+
+    def __init__(self, handler: ProxyHandler, connection: ClientConnection, head: RequestHead) -> None:
+        self.head = head
+        self._handler = handler
+        self._connection = connection
+        self._route: Route | None = None
+        self._stream: Stream | None = None
+        self._target: Target | None = None
+        self._state = State.WAITING
+        self._begun = False
+        self._status = 0
+        self._chunked = False
+        self._no_content = False
+        self._persist = False
+        self._started = handler.runtime.loop.time()
+
+    # -- for the handler ---------------------------------------------------
+
+    def forward(self, route: Route, requested: RequestTarget, content: bytes, complete: bool) -> None:
+        """Send the request to the route's target."""
+        self._route = route
+        self._target = route.target  # it may be replaced before the response comes
+        handler, head = self._handler, self.head
+        if handler.runtime.log.isEnabledFor(logging.DEBUG):
+            kind = "WS" if head.upgrade else "WEB"
+            handler.runtime.log.debug("PROXY %s %s to %s", kind, _path(head), route.target.origin)
+        request = self._outgoing_request(route, requested)
+        if handler.proxy_request is not None:
+            try:
+                handler.proxy_request(request)
+            except Exception:
+                handler.runtime.log.exception("Error in proxy_request")
+                self.refuse(500, "proxy_request failed")
+                return
+        if content:
+            route.touch()
+        self._stream = handler.upstream.open(request, content, complete, self)
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer with an error page; an upgrade gets the bare status."""
+        self._move(State.REFUSED)
+        runtime = self._handler.runtime
+        runtime.metrics.requests_proxy[status] += 1
+        level = logging.ERROR if status >= 500 else logging.WARNING
+        runtime.log.log(level, "%d %s %s %s", status, self.head.method.decode(), _path(self.head), reason)
+        self._stream = None
+        if self.head.upgrade:
+            self.send_local(status, reason_phrase(status), b"text/plain")
+        else:
+            self._stream = self._handler.error_pages.open(self, status)
+
+    def send_local(self, status: int, content: bytes, content_type: bytes) -> None:
+        """Answer with a response of our own, whole."""
+        if self._state is State.CUT:
+            return
+        self._status = status
+        self._begun = True
+        persist = self._connection.may_persist
+        self._connection.send(
+            local_response(
+                status,
+                content,
+                content_type=content_type,
+                close=not persist,
+                head_only=self.head.method == b"HEAD",
+                keep_alive=persist and self.head.http10,
+            )
+        )
+        self._persist = persist
+        self._finish()
+
+    def abort_stream(self) -> None:
+        """Give up what the upstream was asked for."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abort()
+
+    # -- from the client's connection --------------------------------------
+
+    @property
+    def response_begun(self) -> bool:
+        return self._begun
+
+    @property
+    def over(self) -> bool:
+        return self._state in (State.DONE, State.CUT)
+
+    def content_received(self, content: bytes, complete: bool) -> None:
+        if self._state is State.REFUSED or self._stream is None or self._route is None:
+            return  # nobody wants it any more
+        if content:
+            self._route.touch()
+        self._stream.send(content, complete)
+
+    def pause_response(self) -> None:
+        if self._stream is not None:
+            self._stream.pause_response()
+
+    def resume_response(self) -> None:
+        if self._stream is not None:
+            self._stream.resume_response()
+
+    def client_gone(self) -> None:
+        if not self.over:
+            self._move(State.CUT)
+            self.abort_stream()
+
+    # -- from the upstream -------------------------------------------------
+
+    def informational(self, head: ResponseHead) -> None:
+        # RFC 9110, section 15.2: an HTTP/1.0 client does not know them.
+        if not self.head.http10:
+            self._connection.send(serialise(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields))
+
+    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+        connection = self._connection
+        data = b"" if head is None else self._response_head(head)
+        if content and not self._no_content:
+            if self._chunked:
+                content = chunk(content)
+            if len(content) <= _JOIN_LIMIT:
+                data += content
+            else:
+                if data:
+                    connection.send(data)
+                data = content
+        if complete:
+            if self._chunked:
+                data += LAST_CHUNK
+            self._stream = None
+        if data:
+            connection.send(data)
+        if self._status < 300 and self._route is not None and (content or complete):
+            self._route.touch()
+        if complete:
+            self._finish()
+
+    def upgraded(self, head: ResponseHead, transport: asyncio.Transport, early: bytes) -> None:
+        assert self._route is not None
+        self._move(State.TUNNEL)
+        self._stream = None
+        handler = self._handler
+        handler.runtime.metrics.requests_proxy[101] += 1
+        fields = [*head.fields, (b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade or self.head.upgrade)]
+        write_paused = self._connection.write_paused
+        client, ahead = self._connection.detach()
+        tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
+        if write_paused:
+            tunnel.client.pause_writing()
+        client.write(serialise(b"HTTP/1.1 101 %b" % head.reason, fields) + early)
+        if ahead:
+            transport.write(ahead)
+
+    def failed(self, error: UpstreamError) -> None:
+        self._stream = None
+        if self.over:
+            return
+        if self._begun:
+            log = self._handler.runtime.log
+            log.error("Response to %s %s cut: %s", self.head.method.decode(), _path(self.head), error)
+            self._move(State.CUT)
+            self._connection.abort("upstream_failed")
+        else:
+            self.refuse(503, str(error))
+
+    def pause_request(self) -> None:
+        self._connection.pause_request()
+
+    def resume_request(self) -> None:
+        self._connection.resume_request()
+
+    # -- private -----------------------------------------------------------
+
+    def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
+        """Apply the rules of forwarding to the request's head."""
+        settings, head, target = self._handler.settings, self.head, route.target
+        if settings.x_forward:
+            add_forwarded_fields(head, self._connection.client, self._connection.tls)
+        fields = head.fields
+        if head.host_at < 0:
+            fields.insert(0, (b"Host", target.host_field))  # HTTP/1.0; ours is 1.1
+        elif settings.change_origin:
+            fields[head.host_at] = (fields[head.host_at][0], target.host_field)
+        if settings.custom_fields:
+            fields = replace_fields(fields, settings.custom_fields)
+        return UpstreamRequest(
+            target.origin,
+            head.method,
+            outgoing_target(
+                requested,
+                target,
+                prepend_path=settings.prepend_path,
+                cut_segments=0 if settings.include_prefix else route.depth,
+            ),
+            fields,
+            chunked=head.chunked,
+            upgrade=head.upgrade,
+        )
+
+    def _response_head(self, head: ResponseHead) -> bytes:
+        """Begin the response: decide its framing, and whether the connection stays."""
+        runtime = self._handler.runtime
+        if self._state is State.WAITING:
+            runtime.metrics.requests_proxy[head.status] += 1
+            runtime.metrics.first_byte_seconds.observe(runtime.loop.time() - self._started)
+        self._move(State.RESPONDING)
+        self._begun = True
+        self._status = head.status
+        fields = head.fields
+        if head.location_at >= 0 and head.status in REWRITTEN_STATUSES:
+            fields = self._rewritten(head)
+        self._persist = self._connection.may_persist
+        self._no_content = response_has_no_content(self.head.method, head.status)
+        framing: list[Field] = []
+        if head.content_length is not None:
+            if head.status != 204:  # RFC 9110, section 8.6
+                framing.append((b"Content-Length", b"%d" % head.content_length))
+        elif self._no_content:
+            if head.chunked and head.status != 204 and not self.head.http10:
+                framing.append((b"Transfer-Encoding", b"chunked"))
+        elif self.head.http10:
+            self._persist = False  # the end of the connection ends the content
+        else:
+            self._chunked = True
+            framing.append((b"Transfer-Encoding", b"chunked"))
+        if not self._persist:
+            framing.append((b"Connection", b"close"))
+        elif self.head.http10:
+            framing.append((b"Connection", b"keep-alive"))
+        return serialise(b"HTTP/1.1 %d %b" % (head.status, head.reason), fields + framing)
+
+    def _rewritten(self, head: ResponseHead) -> list[Field]:
+        settings = self._handler.settings
+        if self._target is None or not (settings.auto_rewrite or settings.protocol_rewrite):
+            return head.fields
+        fields = list(head.fields)
+        name, value = fields[head.location_at]
+        location = rewrite_location(
+            value,
+            self._target.host_field,
+            self.head.host if settings.auto_rewrite else None,
+            settings.protocol_rewrite.encode(),
+        )
+        fields[head.location_at] = (name, location)
+        return fields
+
+    def _finish(self) -> None:
+        self._move(State.DONE)
+        runtime = self._handler.runtime
+        runtime.metrics.request_seconds.observe(runtime.loop.time() - self._started)
+        self._connection.response_complete(self._persist)
+
+    def _move(self, state: State) -> None:
+        if state not in _MOVES[self._state]:
+            raise RuntimeError(f"an exchange can't go from {self._state} to {state}")
+        self._state = state
+
+
+def _path(head: RequestHead) -> str:
+    """The request's target for the log: without its query, which may hold secrets."""
+    return head.target.partition(b"?")[0].decode("latin-1")

@@ -1,0 +1,148 @@
+"""Tunnels: what follows a 101 is relayed as bytes, in both directions, whatever protocol it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from chp.routing.table import Route
+from chp.runtime import NEVER, Runtime
+
+# When one side has said its last byte, the other may go on for as long as it
+# sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
+HALF_CLOSED_TIMEOUT = 60.0
+# Seconds of silence, seconds between probes, probes: gone after two minutes. Linux has these by name.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+}
+
+
+def open_tunnel(
+    runtime: Runtime,
+    route: Route,
+    client: asyncio.Transport,
+    upstream: asyncio.Transport,
+    tunnels: set[Tunnel],
+) -> Tunnel:
+    """Join two transports. They belong to the tunnel from now on."""
+    tunnel = Tunnel(runtime, route, tunnels)
+    tunnel.client = TunnelEnd(tunnel, client)
+    tunnel.upstream = TunnelEnd(tunnel, upstream)
+    tunnel.client.peer = tunnel.upstream
+    tunnel.upstream.peer = tunnel.client
+    for transport in (client, upstream):
+        _find_dead_peers(transport)
+    client.set_protocol(tunnel.client)
+    upstream.set_protocol(tunnel.upstream)
+    return tunnel
+
+
+class Tunnel:
+    """A pair of ends, and what they share."""
+
+    __slots__ = ("client", "deadline", "open_ends", "route", "runtime", "tunnels", "upstream")
+
+    client: TunnelEnd
+    upstream: TunnelEnd
+
+    def __init__(self, runtime: Runtime, route: Route, tunnels: set[Tunnel]) -> None:
+        self.runtime = runtime
+        self.route = route
+        self.tunnels = tunnels
+        self.open_ends = 2
+        self.deadline = NEVER
+        tunnels.add(self)
+        runtime.metrics.tunnels += 1
+        runtime.ticker.limit_interval(HALF_CLOSED_TIMEOUT)
+
+    def abort(self) -> None:
+        self.client.transport.abort()
+        self.upstream.transport.abort()
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        self.abort()
+
+    def half_closed(self) -> None:
+        if self.deadline == NEVER:
+            self.runtime.ticker.watch(self)
+        self.deadline = self.runtime.loop.time() + HALF_CLOSED_TIMEOUT
+
+    def end_lost(self) -> None:
+        self.open_ends -= 1
+        if self.open_ends:
+            self.half_closed()
+        else:
+            self.tunnels.discard(self)
+            self.runtime.metrics.tunnels -= 1
+            self.runtime.ticker.forget(self)
+
+
+class TunnelEnd(asyncio.BufferedProtocol):
+    """One end of a tunnel: what it receives, the peer sends."""
+
+    __slots__ = ("peer", "transport", "tunnel")
+
+    peer: TunnelEnd
+
+    def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
+        self.tunnel = tunnel
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.tunnel.runtime.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        tunnel = self.tunnel
+        metrics = tunnel.runtime.metrics
+        if self is tunnel.client:
+            metrics.client_bytes_received += nbytes
+            metrics.upstream_bytes_sent += nbytes
+        else:
+            metrics.upstream_bytes_received += nbytes
+            metrics.client_bytes_sent += nbytes
+        self.peer.transport.write(bytes(tunnel.runtime.view[:nbytes]))
+        tunnel.route.touch()
+        if tunnel.deadline != NEVER:
+            tunnel.half_closed()
+
+    def pause_writing(self) -> None:
+        if not self.peer.transport.is_closing():
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self.peer.transport.is_closing():
+            self.peer.transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        """Pass the end of one direction on; the other goes on where the transports can do that (not TLS)."""
+        peer = self.peer.transport
+        if peer.is_closing():
+            return False
+        if not (peer.can_write_eof() and self.transport.can_write_eof()):
+            peer.close()
+            return False
+        peer.write_eof()
+        self.tunnel.half_closed()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        peer = self.peer.transport
+        if exc is None:
+            peer.close()  # what is still written is sent first
+        else:
+            peer.abort()
+        self.tunnel.end_lost()
+
+
+def _find_dead_peers(transport: asyncio.Transport) -> None:
+    """Let the kernel probe a silent peer: a tunnel may say nothing for days, a vanished client for ever."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

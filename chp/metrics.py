@@ -1,0 +1,89 @@
+"""Counters of the data plane: plain integers, read when somebody asks for them.
+
+Adding to an attribute costs 20 ns, a prometheus-client counter 600; so nothing
+here knows Prometheus. ``chp/handlers/metrics.py`` turns it into text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+
+# Seconds. Fine below a millisecond, where a proxy's own share is seen.
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Histogram:
+    """Counts of observations, one for each upper bound and one above them all."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS_BUCKETS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class Metrics:
+    """All counters and gauges of one proxy. Nothing is ever labelled by path."""
+
+    __slots__ = (
+        "api_route_add",
+        "api_route_delete",
+        "api_route_get",
+        "client_bytes_received",
+        "client_bytes_sent",
+        "client_connections",
+        "client_connections_closed",
+        "find_target_count",
+        "find_target_seconds",
+        "first_byte_seconds",
+        "last_activity_count",
+        "last_activity_seconds",
+        "request_seconds",
+        "requests_api",
+        "requests_proxy",
+        "requests_web",
+        "requests_ws",
+        "tunnels",
+        "upstream_bytes_received",
+        "upstream_bytes_sent",
+        "upstream_connections",
+        "upstream_connections_idle",
+        "upstream_errors",
+        "upstream_retries",
+    )
+
+    def __init__(self) -> None:
+        # CHP's own.
+        self.api_route_get = 0
+        self.api_route_add = 0
+        self.api_route_delete = 0
+        self.requests_ws = 0
+        self.requests_web = 0
+        self.requests_proxy: Counter[int] = Counter()  # by status
+        self.requests_api: Counter[int] = Counter()  # by status
+        self.find_target_count = 0
+        self.find_target_seconds = 0.0
+        self.last_activity_count = 0
+        self.last_activity_seconds = 0.0
+        # Gauges.
+        self.client_connections = 0
+        self.tunnels = 0
+        self.upstream_connections = 0  # open, idle ones included
+        self.upstream_connections_idle = 0
+        # Counters.
+        self.client_bytes_received = 0
+        self.client_bytes_sent = 0
+        self.upstream_bytes_received = 0
+        self.upstream_bytes_sent = 0
+        self.client_connections_closed: Counter[str] = Counter()  # by reason
+        self.upstream_errors: Counter[str] = Counter()  # by reason
+        self.upstream_retries = 0
+        # Histograms.
+        self.request_seconds = Histogram()
+        self.first_byte_seconds = Histogram()

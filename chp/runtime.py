@@ -1,0 +1,84 @@
+"""What all connections of one event loop share: the receive buffer, the ticker, metrics and log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from chp.metrics import Metrics
+
+# One read of a socket brings this many bytes at the most. A plain
+# asyncio.Protocol would get a new buffer of this size for every read.
+RECEIVE_BUFFER_SIZE = 256 * 1024
+
+NEVER = float("inf")
+
+
+class Deadlined(Protocol):
+    """Something that the ticker looks at."""
+
+    deadline: float  # loop time in seconds, or NEVER
+
+    def deadline_passed(self) -> None:
+        """Act on it. Called again at each tick until the deadline is moved or the watch ends."""
+
+
+class Ticker:
+    """Looks at all deadlines a few times a second: no timer object for each request."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: logging.Logger, interval: float = 1.0) -> None:
+        self._loop = loop
+        self._log = log
+        self._interval = interval
+        self._watched: set[Deadlined] = set()
+        self._handle: asyncio.TimerHandle | None = None
+
+    def watch(self, item: Deadlined) -> None:
+        self._watched.add(item)
+        if self._handle is None:
+            self._handle = self._loop.call_later(self._interval, self._tick)
+
+    def forget(self, item: Deadlined) -> None:
+        self._watched.discard(item)
+
+    def limit_interval(self, timeout: float | None) -> None:
+        """Make sure that a timeout of so many seconds is noticed in good time."""
+        if timeout is not None:
+            self._interval = max(0.01, min(self._interval, timeout / 4))
+
+    def close(self) -> None:
+        self._watched.clear()
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _tick(self) -> None:
+        self._handle = None
+        now = self._loop.time()
+        for item in [item for item in self._watched if item.deadline <= now]:
+            try:
+                item.deadline_passed()
+            except Exception:
+                self._log.exception("Error in a timeout")
+        if self._watched and self._handle is None:
+            self._handle = self._loop.call_later(self._interval, self._tick)
+
+
+class Runtime:
+    """Shared by everything that runs on one loop; nothing here outlives :meth:`close`."""
+
+    __slots__ = ("buffer", "log", "loop", "metrics", "ticker", "view")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics, log: logging.Logger) -> None:
+        self.loop = loop
+        self.metrics = metrics
+        self.log = log
+        self.ticker = Ticker(loop, log)
+        # A protocol must have consumed or copied what it received when
+        # buffer_updated() returns: the next read of any connection overwrites it.
+        self.buffer = bytearray(RECEIVE_BUFFER_SIZE)
+        self.view = memoryview(self.buffer)
+
+    def close(self) -> None:
+        self.ticker.close()

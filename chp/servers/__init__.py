@@ -1,0 +1,1 @@
+"""The proxy's server: accepting, and the clients' connections."""

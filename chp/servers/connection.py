@@ -1,0 +1,598 @@
+"""A client's connection: requests are parsed here, one after another, and handed to a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from abc import ABC, abstractmethod
+from enum import Enum, auto
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from chp.config.settings import ProxySettings
+from chp.errors import BadRequest
+from chp.http1.fields import Field
+from chp.http1.head import RequestHead
+from chp.http1.response import local_response
+from chp.runtime import NEVER, Runtime
+
+if TYPE_CHECKING:
+    from chp.servers.proxy import ProxyServer
+
+_END_OF_HEAD = b"\r\n\r\n"
+# What a client may send ahead, behind a complete request; then reading pauses.
+_MAX_AHEAD = 64 * 1024
+# A client that takes nothing of a complete response for so long (seconds) gets no more.
+_FLUSH_TIMEOUT = 60.0
+# close() with this option sends RST: what was sent can't be taken for complete.
+_RESET = struct.pack("ii", 1, 0)
+
+
+class ClientExchange(ABC):
+    """What the connection knows of the exchange that it is carrying."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def response_begun(self) -> bool:
+        """Tell whether bytes of the response were sent."""
+
+    @abstractmethod
+    def content_received(self, content: bytes, complete: bool) -> None:
+        """More of the request's content came."""
+
+    @abstractmethod
+    def pause_response(self) -> None:
+        """The client is slow: send no more for now."""
+
+    @abstractmethod
+    def resume_response(self) -> None:
+        """The client takes content again."""
+
+    @abstractmethod
+    def client_gone(self) -> None:
+        """The connection is closed. Nothing can be sent any more."""
+
+
+class RequestHandler(ABC):
+    """Begins an exchange for each request."""
+
+    @abstractmethod
+    def handle(
+        self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
+    ) -> ClientExchange | None:
+        """Answer a request: ``content`` is what came with its head, ``complete`` says that it is all.
+
+        Returns the exchange, or None when the answer was already sent.
+        Raises :class:`BadRequest` for a request that is refused.
+        """
+
+
+class State(Enum):
+    HEAD = auto()  # between requests, or inside a head
+    CONTENT = auto()  # inside a request's content
+    ANSWERING = auto()  # the request is complete, its response is not
+    LINGERING = auto()  # the last response is sent; what still comes is thrown away
+    DETACHED = auto()  # the transport is a tunnel's
+    CLOSED = auto()
+
+
+_MOVES = {
+    State.HEAD: {State.CONTENT, State.ANSWERING, State.LINGERING, State.CLOSED},
+    State.CONTENT: {State.ANSWERING, State.LINGERING, State.CLOSED},
+    State.ANSWERING: {State.HEAD, State.LINGERING, State.DETACHED, State.CLOSED},
+    State.LINGERING: {State.CLOSED},
+    State.DETACHED: set(),
+    State.CLOSED: set(),
+}
+
+
+class ClientConnection(asyncio.BufferedProtocol):
+    """Parses requests with llhttp; keeps order, limits and deadlines of one connection."""
+
+    __slots__ = (
+        "_ahead",
+        "_chunk_tail",
+        "_close_reason",
+        "_content",
+        "_exchange",
+        "_fields",
+        "_handler",
+        "_head",
+        "_head_complete",
+        "_linger_until",
+        "_looping",
+        "_message_complete",
+        "_overhead",
+        "_parser",
+        "_partial",
+        "_reading_paused",
+        "_remaining",
+        "_runtime",
+        "_server",
+        "_settings",
+        "_state",
+        "_target",
+        "_transport",
+        "_unsent",
+        "_upstream_slow",
+        "_write_paused",
+        "client",
+        "deadline",
+        "tls",
+    )
+
+    def __init__(self, server: ProxyServer, handler: RequestHandler, runtime: Runtime, settings: ProxySettings) -> None:
+        self.client = b""  # IP address; empty for a unix socket
+        self.tls = False
+        self.deadline = NEVER
+        self._server = server
+        self._handler = handler
+        self._runtime = runtime
+        self._settings = settings
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+        self._state = State.HEAD
+        self._exchange: ClientExchange | None = None
+        self._close_reason = ""
+        self._linger_until = NEVER
+        self._looping = False
+        self._unsent = 0  # bytes of the last response, when closing
+        self._reading_paused = False
+        self._upstream_slow = False
+        self._write_paused = False
+        self._ahead = b""  # received, and not yet parsed
+        self._partial = b""  # the beginning of a head
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget the last request."""
+        self._target = b""
+        self._fields: list[Field] = []
+        self._head: RequestHead | None = None
+        self._head_complete = False
+        self._message_complete = False
+        self._content: list[bytes] = []
+        self._remaining = 0  # bytes of content to come, when there is a Content-Length
+        self._chunk_tail = b""
+        self._overhead = 0  # bytes since the last content: chunk extensions, trailers
+
+    # -- for exchanges -----------------------------------------------------
+
+    @property
+    def request_complete(self) -> bool:
+        return self._state is not State.CONTENT
+
+    @property
+    def write_paused(self) -> bool:
+        return self._write_paused
+
+    @property
+    def may_persist(self) -> bool:
+        """Tell whether the connection can serve another request when this response is complete."""
+        head = self._head
+        return (
+            head is not None
+            and head.keep_alive
+            and not head.upgrade
+            and self._state is State.ANSWERING
+            and not self._server.draining
+        )
+
+    def send(self, data: bytes) -> None:
+        """Send bytes of a response. Does nothing when the connection is closed."""
+        if self._state is State.CLOSED:
+            return
+        self._runtime.metrics.client_bytes_sent += len(data)
+        self._transport.write(data)
+        if self._settings.client_timeout is not None:
+            self._watch()
+
+    def response_complete(self, persist: bool) -> None:
+        """End the exchange; ``persist``: the response's head promised another one."""
+        self._exchange = None
+        if self._state is State.CLOSED:
+            return
+        if persist and self._state is State.ANSWERING:
+            self._move(State.HEAD)
+            self._reset()
+            self.deadline = self._runtime.loop.time() + self._settings.keep_alive_timeout
+            self._parse_ahead()
+        elif self._state is State.CONTENT or self._ahead:
+            self._linger("answered_early")
+        else:
+            self._close("response_complete")
+
+    def abort(self, reason: str) -> None:
+        """Reset the connection, so that the client knows that the response is not complete."""
+        if self._state is State.CLOSED:
+            return
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and self.client:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass  # it is closed already
+        self._closing(reason)
+        self._transport.abort()
+
+    def pause_request(self) -> None:
+        """Stop reading: the upstream is slow."""
+        self._upstream_slow = True
+        self._update_reading()
+
+    def resume_request(self) -> None:
+        self._upstream_slow = False
+        self._update_reading()
+
+    def detach(self) -> tuple[asyncio.Transport, bytes]:
+        """Give the transport away, with the bytes that came behind the request.
+
+        The caller must set a protocol of its own before it returns to the loop.
+        """
+        self._move(State.DETACHED)
+        self._exchange = None
+        self._server.forget(self)
+        self._runtime.metrics.client_connections_closed["tunnel"] += 1
+        ahead, self._ahead = self._ahead, b""
+        self._update_reading()
+        return self._transport, ahead
+
+    # -- for the server ----------------------------------------------------
+
+    def shut_down(self, *, force: bool) -> None:
+        """Close when idle; ``force``: in any case."""
+        if force:
+            if self._state is not State.CLOSED:
+                self._closing("shutdown")
+                self._transport.abort()
+        elif self._state is State.HEAD and not self._partial:
+            self._close("shutdown")
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        if self._state is State.LINGERING:
+            self._transport.abort()
+        elif self._state is State.CLOSED:
+            self._check_flush()
+        elif self._state is not State.HEAD:
+            self._runtime.log.info("A client's connection was idle for too long (timeout)")
+            self._closing("timeout")
+            self._transport.abort()
+        elif self._partial:
+            self._refuse(BadRequest("the request's head took too long", 408))
+        else:
+            self._close("keep_alive_timeout")
+
+    # -- asyncio -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
+        self.client = _client_address(transport.get_extra_info("peername"))
+        self.tls = transport.get_extra_info("ssl_object") is not None
+        self.deadline = self._runtime.loop.time() + self._settings.head_timeout
+        self._server.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._runtime.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._runtime.metrics.client_bytes_received += nbytes
+        data = self._runtime.view[:nbytes]
+        try:
+            if self._state is State.HEAD:
+                self._parse_head(bytes(data))
+            elif self._state is State.CONTENT:
+                self._continue_content(data)
+            elif self._state is State.ANSWERING:
+                self._keep_for_later(bytes(data))
+            elif self._state is State.LINGERING:
+                self._watch()
+        except BadRequest as error:
+            self._refuse(error)
+
+    def eof_received(self) -> None:
+        """The client has closed its side: whatever it waited for, it no longer does."""
+        if self._state in (State.HEAD, State.LINGERING):
+            self._close("client_closed")
+        else:
+            self._closing("client_closed")
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing("client_closed" if exc is None else "client_reset")
+        reason = self._close_reason
+        self._runtime.metrics.client_connections_closed[reason] += 1
+        self._runtime.log.debug("Connection of %s closed: %s", self.client.decode(), reason)
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._exchange is not None:
+            self._exchange.pause_response()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._watch()
+        if self._exchange is not None:
+            self._exchange.resume_response()
+        else:
+            self._parse_ahead()
+
+    # -- llhttp ------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._head_complete:
+            # Content ends where _content_end() says, or llhttp and chp disagree.
+            raise BadRequest("ambiguous request")
+
+    def on_url(self, target: bytes) -> None:
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_complete:  # else a trailer, which is dropped
+            self._fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self._head_complete = True
+
+    def on_body(self, content: bytes) -> None:
+        self._content.append(content)
+
+    def on_message_complete(self) -> None:
+        self._message_complete = True
+
+    # -- a request's head --------------------------------------------------
+
+    def _parse_head(self, data: bytes) -> None:
+        """Parse a head, and what follows it. ``data`` may hold less, or more, than that."""
+        if not self._partial:
+            while data.startswith(b"\r\n"):  # RFC 9112, section 2.2
+                data = data[2:]
+            if not data:
+                return
+        raw = self._partial + data
+        end = raw.find(_END_OF_HEAD, max(len(self._partial) - 3, 0))
+        if (len(raw) if end < 0 else end) > self._settings.max_head_size:
+            raise BadRequest("the request's head is too large", 431)  # RFC 6585, section 5
+        if end < 0:
+            # Fed at once, so that nonsense is refused without waiting for its end.
+            self._feed(data)
+            if not self._partial:
+                self.deadline = self._runtime.loop.time() + self._settings.head_timeout
+            self._partial = raw
+            return
+        end += len(_END_OF_HEAD)
+        upgrade = self._feed(data[: end - len(self._partial)])
+        rest = raw[end:]
+        self._partial = b""
+        head = self._head = self._read_head(raw)
+        if upgrade:
+            if head.method == b"CONNECT":
+                raise BadRequest("CONNECT is not supported", 405)
+            if head.has_content:
+                self._expect_content(head)
+        if not head.has_content:
+            self._move(State.ANSWERING)
+            self._ahead = rest
+            self._begin(head, b"", True)
+            return
+        self._remaining = head.content_length
+        content = self._parse_content(rest)
+        self._move(State.ANSWERING if self._message_complete else State.CONTENT)
+        self._begin(head, content, self._message_complete)
+
+    def _begin(self, head: RequestHead, content: bytes, complete: bool) -> None:
+        self._watch()
+        exchange = self._handler.handle(self, head, content, complete)
+        # It may be over already, and even the next one begun.
+        if exchange is not None and self._head is head and self._state is not State.CLOSED:
+            self._exchange = exchange
+            if self._write_paused:
+                exchange.pause_response()
+
+    def _read_head(self, raw: bytes) -> RequestHead:
+        if not self._head_complete:
+            raise BadRequest("invalid request")
+        if len(self._fields) > self._settings.max_field_count:
+            raise BadRequest("too many field lines", 431)
+        method = cast(bytes, self._parser.get_method())
+        # llhttp takes several spaces, HTTP/0.9 and HTTP/2.0 (RFC 9112, section 3).
+        start = b"%b %b HTTP/1." % (method, self._target)
+        at = 2 if raw.startswith(b"\r\n") else 0
+        version = raw[at + len(start) : at + len(start) + 3]
+        if not raw.startswith(start, at) or version not in (b"1\r\n", b"0\r\n"):
+            raise BadRequest("invalid request line")
+        return RequestHead(method, self._target, version == b"0\r\n", self._fields)
+
+    def _expect_content(self, head: RequestHead) -> None:
+        """Take the content of a request that wants an upgrade as well: llhttp skips it."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._head_complete = self._message_complete = False
+        framing = b"Transfer-Encoding: chunked" if head.chunked else b"Content-Length: %d" % head.content_length
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + _END_OF_HEAD)
+
+    # -- a request's content -----------------------------------------------
+
+    def _continue_content(self, data: memoryview) -> None:
+        content = self._parse_content(data)
+        complete = self._message_complete
+        if complete:
+            self._move(State.ANSWERING)
+            self._update_reading()
+        self._watch()
+        if self._exchange is not None and (content or complete):
+            self._exchange.content_received(content, complete)
+
+    def _parse_content(self, data: memoryview | bytes) -> bytes:
+        """Parse content up to its end; what is behind it is kept for later."""
+        if self._remaining:
+            part = data[: self._remaining]
+            self._remaining -= len(part)
+            self._feed(part)
+            rest = bytes(data[len(part) :])
+        else:
+            rest = self._parse_chunks(bytes(data))
+        if rest:
+            self._keep_for_later(rest)
+        pieces, self._content = self._content, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _parse_chunks(self, data: bytes) -> bytes:
+        """Parse chunked content, and return what is behind it.
+
+        It can end only behind an empty line, so llhttp is given no more than
+        up to the next: it never sees the request after this one.
+        """
+        while data and not self._message_complete:
+            end = self._next_empty_line(data)
+            self._feed(data[:end])
+            self._overhead = 0 if self._content else self._overhead + end
+            if self._overhead > self._settings.max_head_size:
+                raise BadRequest("trailers or chunk extensions are too large", 431)
+            data = data[end:]
+        return data
+
+    def _next_empty_line(self, data: bytes) -> int:
+        """Return where the next empty line in chunked content ends, else the length of the data."""
+        tail = self._chunk_tail
+        if tail:
+            found = (tail + data[:3]).find(_END_OF_HEAD)
+            if found >= 0:
+                self._chunk_tail = b""
+                return found + len(_END_OF_HEAD) - len(tail)
+        found = data.find(_END_OF_HEAD)
+        if found >= 0:
+            self._chunk_tail = b""
+            return found + len(_END_OF_HEAD)
+        self._chunk_tail = (tail + data[-3:])[-3:]
+        return len(data)
+
+    def _feed(self, data: bytes | memoryview) -> bool:
+        """Let llhttp parse; tell whether the client asks for another protocol."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return True
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, BadRequest):
+                raise error.__context__ from None
+            raise BadRequest("invalid request") from error
+        return False
+
+    # -- what comes too early ----------------------------------------------
+
+    def _keep_for_later(self, data: bytes) -> None:
+        """Keep what follows a complete request: the next one, or early bytes of a tunnel."""
+        self._ahead += data
+        self._update_reading()
+
+    def _parse_ahead(self) -> None:
+        """Answer pipelined requests, as long as the answers come at once and are taken."""
+        if self._looping or not self._ahead:
+            return
+        self._looping = True
+        try:
+            while self._ahead and self._state is State.HEAD and not self._write_paused:
+                data, self._ahead = self._ahead, b""
+                self._parse_head(data)
+        except BadRequest as error:
+            self._refuse(error)
+        finally:
+            self._looping = False
+        self._update_reading()
+
+    # -- the end -----------------------------------------------------------
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a request that can't be forwarded, and close."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            # The head was fine and is on its way, the content is not.
+            exchange.client_gone()
+            if exchange.response_begun:
+                self.abort("bad_request")
+                return
+        self._runtime.metrics.requests_proxy[error.status] += 1
+        self._runtime.log.debug("%d to %s: %s", error.status, self.client.decode(), error)
+        head_only = self._head is not None and self._head.method == b"HEAD"
+        content = str(error).encode() + b"\n"
+        self.send(local_response(error.status, content, close=True, head_only=head_only))
+        self._linger("bad_request")
+
+    def _linger(self, reason: str) -> None:
+        """Close, but let the client finish sending: unread bytes would make the kernel drop the response."""
+        self._move(State.LINGERING)
+        self._close_reason = reason
+        self._ahead = b""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._update_reading()
+        self._linger_until = self._runtime.loop.time() + 6 * self._settings.linger_timeout
+        self._watch()
+
+    def _close(self, reason: str) -> None:
+        """Close when the client has taken what is written."""
+        self._closing(reason)
+        self._transport.close()
+        self._check_flush()
+
+    def _check_flush(self) -> None:
+        """Wait for the client to take the rest, as long as it takes some of it."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent == self._unsent:
+            self._transport.abort()
+        else:
+            self._unsent = unsent
+            self.deadline = self._runtime.loop.time() + _FLUSH_TIMEOUT
+
+    def _closing(self, reason: str) -> None:
+        """Note why, once; the exchange is told."""
+        if self._state is State.CLOSED:
+            return
+        self._move(State.CLOSED)
+        self._close_reason = self._close_reason or reason
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def _move(self, state: State) -> None:
+        if state not in _MOVES[self._state]:
+            raise RuntimeError(f"a connection can't go from {self._state} to {state}")
+        self._state = state
+
+    def _update_reading(self) -> None:
+        """Read, unless the upstream is slow to take content or the client is far ahead."""
+        if self._state is State.CONTENT:
+            pause = self._upstream_slow
+        else:
+            pause = self._state is not State.DETACHED and len(self._ahead) >= _MAX_AHEAD
+        if pause is not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _watch(self) -> None:
+        """Move the deadline: something happened on this connection."""
+        if self._state is State.LINGERING:
+            now = self._runtime.loop.time()
+            self.deadline = min(now + self._settings.linger_timeout, self._linger_until)
+        elif self._state is not State.HEAD:
+            timeout = self._settings.client_timeout
+            self.deadline = NEVER if timeout is None else self._runtime.loop.time() + timeout
+
+
+def _client_address(peername: object) -> bytes:
+    """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
+    if not isinstance(peername, tuple):
+        return b""
+    address = str(peername[0])
+    if address.startswith("::ffff:") and "." in address:
+        address = address[7:]
+    return address.split("%")[0].encode()

@@ -1,0 +1,108 @@
+"""The proxy's server: a Tornado HTTPServer whose connections are asyncio protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import add_accept_handler
+
+from chp.config.settings import ProxySettings
+from chp.runtime import Runtime
+from chp.servers.connection import ClientConnection, RequestHandler
+
+
+class ProxyServer(HTTPServer):
+    """Accepts with Tornado, serves with :class:`ClientConnection`.
+
+    Tornado's own HTTP connection costs five times the CPU of llhttp on an
+    asyncio transport, so ``add_sockets`` hands accepted sockets to the loop.
+    """
+
+    def initialize(  # type: ignore[override]  # the arguments are our own
+        self,
+        handler: RequestHandler,
+        runtime: Runtime,
+        settings: ProxySettings,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().initialize(_refuse_tornado_request)
+        self.draining = False
+        self._handler = handler
+        self._runtime = runtime
+        self._settings = settings
+        self._ssl_context = ssl_context
+        self._connections: set[ClientConnection] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
+        self._listening: dict[socket.socket, Callable[[], None]] = {}
+        runtime.ticker.limit_interval(settings.client_timeout)
+        runtime.ticker.limit_interval(settings.keep_alive_timeout)
+        runtime.ticker.limit_interval(settings.head_timeout)
+        runtime.ticker.limit_interval(settings.linger_timeout)
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on listening sockets. They are closed by :meth:`stop`."""
+        for listening in sockets:
+            self._listening[listening] = add_accept_handler(listening, self._accept)
+
+    def stop(self) -> None:
+        """Accept no more, and close idle connections. Running exchanges go on."""
+        self.draining = True
+        for listening, remove_handler in self._listening.items():
+            remove_handler()
+            listening.close()
+        self._listening.clear()
+        for connection in list(self._connections):
+            connection.shut_down(force=False)
+
+    async def close_all_connections(self) -> None:
+        """Abort what is still running."""
+        for task in list(self._accepting):
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.shut_down(force=True)
+        while self._connections:
+            await asyncio.sleep(0)  # connection_lost() is called by the loop's next turns
+
+    # -- for connections ---------------------------------------------------
+
+    def opened(self, connection: ClientConnection) -> None:
+        self._connections.add(connection)
+        self._runtime.metrics.client_connections += 1
+        self._runtime.ticker.watch(connection)
+
+    def forget(self, connection: ClientConnection) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._runtime.metrics.client_connections -= 1
+            self._runtime.ticker.forget(connection)
+
+    # -- private -----------------------------------------------------------
+
+    def _accept(self, sock: socket.socket, address: Any) -> None:
+        task = self._runtime.loop.create_task(self._serve(sock))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        timeout = self._settings.tls_handshake_timeout if self._ssl_context else None
+        try:
+            await self._runtime.loop.connect_accepted_socket(
+                lambda: ClientConnection(self, self._handler, self._runtime, self._settings),
+                sock,
+                ssl=self._ssl_context,
+                ssl_handshake_timeout=timeout,
+            )
+        except (OSError, ssl.SSLError, asyncio.TimeoutError) as error:
+            self._runtime.metrics.client_connections_closed["tls_handshake"] += 1
+            self._runtime.log.debug("A client's connection failed before its first request: %s", error)
+            sock.close()
+
+
+def _refuse_tornado_request(request: object) -> None:
+    raise AssertionError("the proxy's connections are not Tornado's")

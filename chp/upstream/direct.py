@@ -1,0 +1,592 @@
+"""The direct upstream: llhttp on pooled asyncio connections, for http, https and unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import cast
+
+import httptools
+
+from chp.config.settings import ProxySettings
+from chp.errors import UpstreamError
+from chp.http1.fields import Field, serialise
+from chp.http1.framing import LAST_CHUNK, chunk
+from chp.http1.head import ResponseHead
+from chp.http1.target import Origin
+from chp.runtime import NEVER, Runtime
+from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
+
+
+class DirectUpstream(Upstream):
+    """A pool of connections for each origin; the one used last is used next."""
+
+    def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
+        self.runtime = runtime
+        self.settings = settings
+        self._idle: dict[Origin, list[UpstreamConnection]] = {}
+        self._connections: set[UpstreamConnection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._tls = settings.client_tls
+        runtime.ticker.limit_interval(settings.upstream_timeout)
+        runtime.ticker.limit_interval(settings.pool_idle_timeout)
+
+    # -- the contract ------------------------------------------------------
+
+    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+        stream = DirectStream(self, request, receiver)
+        data = stream.first_bytes(content, complete)
+        connection = self._take_idle(request.origin)
+        if connection is None:
+            stream.connect(data)
+            if not complete:
+                receiver.pause_request()
+        else:
+            # The server may be closing this connection right now. What can be
+            # sent again is kept until the response begins (RFC 9110, section 9.2.2).
+            if complete and request.idempotent:
+                stream.replay = data
+            connection.start(stream, data)
+        return stream
+
+    def close_idle(self, origin: Origin) -> None:
+        for connection in self._idle.pop(origin, ()):
+            self.runtime.metrics.upstream_connections_idle -= 1
+            connection.retire()
+
+    async def close(self) -> None:
+        for origin in list(self._idle):
+            self.close_idle(origin)
+        for connection in list(self._connections):
+            connection.abort()
+        for task in list(self._connecting):
+            task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+
+    # -- for streams and connections ---------------------------------------
+
+    def connect(self, stream: DirectStream) -> asyncio.Task[None]:
+        task = self.runtime.loop.create_task(self._connect(stream))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return task
+
+    def opened(self, connection: UpstreamConnection) -> None:
+        self._connections.add(connection)
+        self.runtime.metrics.upstream_connections += 1
+        self.runtime.ticker.watch(connection)
+
+    def gone(self, connection: UpstreamConnection) -> None:
+        """A connection is closed, or no longer one for exchanges."""
+        self._connections.discard(connection)
+        self.runtime.metrics.upstream_connections -= 1
+        self.runtime.ticker.forget(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+            self.runtime.metrics.upstream_connections_idle -= 1
+            if not idle:
+                del self._idle[connection.origin]
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Take back a connection whose exchange is complete."""
+        idle = self._idle.setdefault(connection.origin, [])
+        if len(idle) >= self.settings.pool_max_idle:
+            idle.pop(0).retire()
+            self.runtime.metrics.upstream_connections_idle -= 1
+        idle.append(connection)
+        self.runtime.metrics.upstream_connections_idle += 1
+
+    # -- private -----------------------------------------------------------
+
+    def _take_idle(self, origin: Origin) -> UpstreamConnection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if not idle:
+                del self._idle[origin]
+            self.runtime.metrics.upstream_connections_idle -= 1
+            if connection.usable:
+                return connection
+        return None
+
+    async def _connect(self, stream: DirectStream) -> None:
+        origin = stream.request.origin
+        try:
+            connection = await asyncio.wait_for(self._open_connection(origin), self.settings.connect_timeout)
+        except (OSError, asyncio.TimeoutError, UnicodeError, ssl.SSLError) as error:
+            stream.fail(_connect_error(origin, error))
+        else:
+            stream.connected(connection)
+
+    async def _open_connection(self, origin: Origin) -> UpstreamConnection:
+        loop = self.runtime.loop
+
+        def factory() -> UpstreamConnection:
+            return UpstreamConnection(self, origin)
+
+        if origin.scheme == "unix":
+            _, protocol = await loop.create_unix_connection(factory, origin.host)
+        elif origin.tls:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+            _, protocol = await loop.create_connection(
+                factory,
+                origin.host,
+                origin.port,
+                ssl=self._tls,
+                server_hostname=origin.host,
+            )
+        else:
+            _, protocol = await loop.create_connection(factory, origin.host, origin.port)
+        return protocol
+
+
+class DirectStream(Stream):
+    """One exchange: before its connection is open, while it runs, and when it must be sent again."""
+
+    __slots__ = ("_connecting", "_connection", "_paused", "_pending", "_upstream", "over", "receiver", "replay", "request", "sent")
+
+    def __init__(self, upstream: DirectUpstream, request: UpstreamRequest, receiver: Receiver) -> None:
+        self.request = request
+        self.receiver = receiver
+        self.replay = b""  # the whole request, while it may be sent again
+        self.sent = False  # the request is complete
+        self.over = False
+        self._upstream = upstream
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._paused = False
+        self._pending: list[bytes] = []  # one read's worth: the client is paused while connecting
+
+    # -- the contract ------------------------------------------------------
+
+    def send(self, content: bytes, complete: bool) -> None:
+        if self.over:
+            return
+        self.sent = complete
+        data = self._framed(content, complete)
+        if self._connection is not None:
+            self._connection.write(data)
+        else:
+            self._pending.append(data)
+
+    def pause_response(self) -> None:
+        self._paused = True
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume_response(self) -> None:
+        self._paused = False
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def abort(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+
+    # -- for the pool and the connection -----------------------------------
+
+    def first_bytes(self, content: bytes, complete: bool) -> bytes:
+        """The head of the request, and the content that is already there."""
+        request = self.request
+        fields = request.fields
+        if request.chunked:
+            fields = [*fields, (b"Transfer-Encoding", b"chunked")]
+        if request.upgrade:
+            fields = [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", request.upgrade)]
+        self.sent = complete
+        head = serialise(b"%b %b HTTP/1.1" % (request.method, request.target), fields)
+        return head + self._framed(content, complete) if content or request.chunked else head
+
+    def connect(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._connecting = self._upstream.connect(self)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        if self.over:  # aborted in the moment in which the connection opened
+            connection.retire()
+            return
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._connection = connection
+        connection.start(self, data)
+        if self._paused:
+            connection.pause_reading()
+        if not self.sent and not connection.write_paused:
+            self.receiver.resume_request()
+
+    def started(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+
+    def lost(self, error: UpstreamError, *, untouched: bool) -> None:
+        """The connection ended before the response; ``untouched``: it was reused, and not a byte came."""
+        self._connection = None
+        if untouched and self.replay:
+            self._upstream.runtime.metrics.upstream_retries += 1
+            data, self.replay = self.replay, b""
+            self.connect(data)
+        else:
+            self.fail(error)
+
+    def fail(self, error: UpstreamError) -> None:
+        if not self.over:
+            self.over = True
+            self._connection = None
+            self._upstream.runtime.metrics.upstream_errors[error.reason] += 1
+            self.receiver.failed(error)
+
+    def _framed(self, content: bytes, complete: bool) -> bytes:
+        if not self.request.chunked:
+            return content
+        data = chunk(content) if content else b""
+        return data + LAST_CHUNK if complete else data
+
+
+class UpstreamConnection(asyncio.BufferedProtocol):
+    """One connection to an origin. It carries one exchange at a time."""
+
+    __slots__ = (
+        "_complete",
+        "_excess",
+        "_fields",
+        "_head",
+        "_head_sent",
+        "_interim",
+        "_overhead",
+        "_parser",
+        "_pieces",
+        "_reading_paused",
+        "_reason",
+        "_received",
+        "_reusable",
+        "_reused",
+        "_runtime",
+        "_settings",
+        "_stream",
+        "_transport",
+        "_upstream",
+        "deadline",
+        "origin",
+        "write_paused",
+    )
+
+    def __init__(self, upstream: DirectUpstream, origin: Origin) -> None:
+        self.origin = origin
+        self.deadline = NEVER
+        self.write_paused = False
+        self._upstream = upstream
+        self._runtime = upstream.runtime
+        self._settings = upstream.settings
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+        self._stream: DirectStream | None = None
+        self._reused = False
+        self._reading_paused = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget the last exchange."""
+        self._fields: list[Field] = []
+        self._reason = b""
+        self._interim: list[ResponseHead] = []
+        self._head: ResponseHead | None = None
+        self._head_sent = False
+        self._pieces: list[bytes] = []
+        self._complete = False
+        self._excess = False  # bytes came that belong to no exchange
+        self._reusable = False
+        self._received = False
+        self._overhead = 0  # bytes since the last content: heads, chunk extensions, trailers
+
+    # -- for streams -------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        return not self._transport.is_closing()
+
+    def start(self, stream: DirectStream, data: bytes) -> None:
+        """Begin an exchange by writing the first bytes of its request."""
+        stream.started(self)
+        self._stream = stream
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self._runtime.metrics.upstream_bytes_sent += len(data)
+            self._transport.write(data)
+        self._watch()
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
+            self._watch()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = False
+            self._transport.resume_reading()
+            self._watch()
+
+    def abort(self) -> None:
+        """Close at once, without a word to anybody."""
+        self._stream = None
+        self._transport.abort()
+
+    def retire(self) -> None:
+        """Close an idle connection."""
+        self._transport.close()
+
+    def deadline_passed(self) -> None:
+        self.deadline = NEVER
+        if self._stream is None:
+            self.retire()
+        else:
+            self._fail("timeout", "no answer in time")
+
+    # -- asyncio -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
+        self._upstream.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._runtime.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._runtime.metrics.upstream_bytes_received += nbytes
+        if self._stream is None:
+            # A response that nobody asked for must not answer the next request.
+            self._transport.abort()
+            return
+        self._parse(self._runtime.view[:nbytes])
+
+    def eof_received(self) -> None:
+        # Acted on at once: asyncio would first wait until the upstream has
+        # taken what is still written, and it may never do so.
+        self.connection_ended(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._stream is not None:
+            self._read_rest()
+        self.connection_ended(exc)
+        self._upstream.gone(self)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self._stream is not None:
+            self._stream.receiver.pause_request()
+            self._watch()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self._stream is not None:
+            self._stream.receiver.resume_request()
+            self._watch()
+
+    # -- llhttp ------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._excess = True
+        else:
+            self._fields = []
+            self._reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        if not self._complete:
+            self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is None:  # else a trailer, which is dropped
+            self._fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self._complete:
+            return
+        status = self._parser.get_status_code()
+        head = ResponseHead(status, self._reason, self._fields)
+        if 100 <= status < 200 and status != 101:
+            self._interim.append(head)
+            return
+        if status < 100:
+            raise ValueError("invalid status code")
+        self._head = head
+        self._reusable = self._parser.should_keep_alive()
+        if self._stream is not None and self._stream.request.method == b"HEAD":
+            # RFC 9110, section 9.3.2: no content follows, which llhttp can't know.
+            self._complete = True
+
+    def on_body(self, content: bytes) -> None:
+        if self._complete:
+            self._excess = True
+        else:
+            self._pieces.append(content)
+
+    def on_message_complete(self) -> None:
+        if self._head is not None:
+            self._complete = True
+
+    # -- private -----------------------------------------------------------
+
+    def _parse(self, data: memoryview | bytes) -> None:
+        self._received = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch_protocols(bytes(data[upgrade.args[0] :]))
+            return
+        except httptools.HttpParserError as error:
+            if not self._complete:
+                cause = error.__context__ if isinstance(error.__context__, ValueError) else error
+                self._fail("invalid_response", f"invalid response: {cause}")
+                return
+            self._excess = True
+        if self._pieces or self._complete:
+            self._overhead = 0
+        else:
+            self._overhead += len(data)
+            if self._overhead > self._settings.max_head_size:
+                self._fail("invalid_response", "invalid response: head or trailers too large")
+                return
+        self._deliver()
+
+    def _deliver(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        if self._interim:
+            interim, self._interim = self._interim, []
+            for head in interim:
+                stream.receiver.informational(head)
+            if stream.over:
+                return
+        if self._head is None:
+            self._watch()
+            return
+        stream.replay = b""
+        pieces = self._pieces
+        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        new_head = None if self._head_sent else self._head
+        complete = self._complete
+        if complete:
+            stream.over = True
+            self._end_exchange(stream)
+        else:
+            self._head_sent = True
+            if pieces:
+                self._pieces = []
+            self._watch()
+        if content or complete or new_head is not None:
+            stream.receiver.response_received(new_head, content, complete)
+
+    def _end_exchange(self, stream: DirectStream) -> None:
+        """The response is complete: keep the connection for the next, or close it."""
+        self._stream = None
+        if (
+            self._reusable
+            and stream.sent
+            and not self._excess
+            and not stream.request.upgrade
+            and not self.write_paused
+            and not self._transport.is_closing()
+        ):
+            self._reused = True
+            if stream.request.method == b"HEAD":
+                self._parser = httptools.HttpResponseParser(self)
+            if self._reading_paused:
+                self._reading_paused = False
+                self._transport.resume_reading()
+            self._reset()
+            self.deadline = self._runtime.loop.time() + self._settings.pool_idle_timeout
+            self._upstream.release(self)
+        elif stream.sent:
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def _switch_protocols(self, early: bytes) -> None:
+        """A 101 came (RFC 9110, section 7.8)."""
+        stream, head = self._stream, self._head
+        if stream is None or head is None or not stream.request.upgrade:
+            self._fail("invalid_response", "invalid response: 101 that nobody asked for")
+            return
+        stream.over = True
+        self._stream = None
+        self._upstream.gone(self)
+        stream.receiver.upgraded(head, self._transport, early)
+
+    def connection_ended(self, exc: Exception | None) -> None:
+        """No more bytes will come. Does nothing the second time."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            self._transport.abort()
+            return
+        self._transport.abort()
+        head = self._head
+        if head is not None and head.until_close and exc is None:
+            stream.over = True
+            stream.receiver.response_received(None if self._head_sent else head, b"", True)
+            return
+        untouched = self._reused and not self._received
+        if exc is None:
+            error = UpstreamError("closed", "the connection was closed before the response was complete")
+        else:
+            error = UpstreamError("reset", f"the connection broke: {exc}")
+        stream.lost(error, untouched=untouched)
+
+    def _fail(self, reason: str, message: str) -> None:
+        stream, self._stream = self._stream, None
+        self._transport.abort()
+        if stream is not None:
+            stream.fail(UpstreamError(reason, message))
+
+    def _read_rest(self) -> None:
+        """Save an early response: writing failed, but it may have been received already.
+
+        An upstream that refuses an upload answers, and closes. The next write
+        then fails, and asyncio gives up without another read.
+        """
+        sock = self._transport.get_extra_info("socket")
+        if self.origin.tls or sock is None:
+            return
+        for _ in range(64):
+            try:
+                data = os.read(sock.fileno(), len(self._runtime.buffer))
+            except OSError:
+                return
+            if not data or self._stream is None:
+                return
+            self._parse(data)
+
+    def _watch(self) -> None:
+        """Move the deadline: time runs only while the upstream is the one to act."""
+        timeout = self._settings.upstream_timeout
+        if timeout is None:
+            self.deadline = NEVER
+            return
+        stream = self._stream
+        waiting = stream is not None and not self._reading_paused and (stream.sent or self.write_paused)
+        self.deadline = self._runtime.loop.time() + timeout if waiting else NEVER
+
+
+def _connect_error(origin: Origin, error: BaseException) -> UpstreamError:
+    if isinstance(error, asyncio.TimeoutError):
+        return UpstreamError("connect_timeout", f"connecting to {origin} timed out")
+    if isinstance(error, ssl.SSLError):
+        return UpstreamError("tls", f"TLS with {origin} failed: {error.reason or error}")
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return UpstreamError("dns", f"no address for {origin}: {error}")
+    if isinstance(error, ConnectionRefusedError):
+        return UpstreamError("refused", f"connection refused by {origin}")
+    return UpstreamError("unreachable", f"can't connect to {origin}: {error}")
