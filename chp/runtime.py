@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import Protocol
 
 from chp.metrics import Metrics
@@ -18,7 +19,7 @@ NEVER = float("inf")
 class Deadlined(Protocol):
     """Something that the ticker looks at."""
 
-    deadline: float  # loop time in seconds, or NEVER
+    deadline: float  # time.monotonic(), or NEVER
 
     def deadline_passed(self) -> None:
         """Act on it. Called again at each tick until the deadline is moved or the watch ends."""
@@ -55,7 +56,7 @@ class Ticker:
 
     def _tick(self) -> None:
         self._handle = None
-        now = self._loop.time()
+        now = monotonic()
         for item in [item for item in self._watched if item.deadline <= now]:
             try:
                 item.deadline_passed()

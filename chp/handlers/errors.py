@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
 from chp.errors import UpstreamError
+from chp.http1.fields import parse_fields, write_fields
 from chp.http1.framing import response_has_no_content
 from chp.http1.head import ResponseHead
 from chp.http1.response import reason_phrase
@@ -50,7 +52,7 @@ class ErrorPages:
         if target.query:
             query = target.query + b"&" + query
         request = UpstreamRequest(
-            target.origin, b"GET", b"%b%d?%b" % (base, status, query), [(b"Host", target.host_field)]
+            target.origin, b"GET", b"%b%d?%b" % (base, status, query), b"\r\nHost: " + target.host_field
         )
         return self._upstream.open(request, b"", True, ErrorPage(self, exchange, status, self._runtime))
 
@@ -79,7 +81,7 @@ class ErrorPage(Receiver):
     __slots__ = ("_exchange", "_pages", "_runtime", "_status", "deadline")
 
     def __init__(self, pages: ErrorPages, exchange: Exchange, status: int, runtime: Runtime) -> None:
-        self.deadline = runtime.loop.time() + ERROR_TARGET_TIMEOUT
+        self.deadline = monotonic() + ERROR_TARGET_TIMEOUT
         self._pages = pages
         self._exchange = exchange
         self._status = status
@@ -119,8 +121,8 @@ class ErrorPage(Receiver):
         pass
 
     def _own_head(self, head: ResponseHead) -> ResponseHead:
-        fields = [field for field in head.fields if field[0].lower() in _KEPT_FIELDS]
-        own = ResponseHead(self._status, reason_phrase(self._status), fields)
+        kept = [field for field in parse_fields(head.block) if field[0].lower() in _KEPT_FIELDS]
+        own = ResponseHead(self._status, reason_phrase(self._status), write_fields(kept))
         own.chunked, own.content_length = head.chunked, head.content_length
         if response_has_no_content(b"GET", head.status):
             own.chunked, own.content_length = False, 0

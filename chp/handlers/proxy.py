@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum, auto
+from time import monotonic
+from typing import Literal
 
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers.errors import ErrorPages
 from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
 from chp.handlers.websocket import Tunnel, open_tunnel
-from chp.http1.fields import Field, replace_fields, serialise
-from chp.http1.forwarded import add_forwarded_fields
+from chp.http1.fields import drop_fields, parse_fields, write_fields
+from chp.http1.forwarded import forwarded_fields, received_fields
 from chp.http1.framing import LAST_CHUNK, chunk, response_has_no_content
 from chp.http1.head import RequestHead, ResponseHead
 from chp.http1.location import REWRITTEN_STATUSES, rewrite_location
@@ -51,6 +52,9 @@ class ProxyHandler(RequestHandler):
         self.upstream = upstream
         self.error_pages = error_pages
         self.proxy_request = proxy_request
+        self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
+        self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
+        self.custom_block = write_fields(settings.custom_fields)
         self.tunnels: set[Tunnel] = set()
         self._table = table
 
@@ -82,22 +86,22 @@ class ProxyHandler(RequestHandler):
             tunnel.abort()
 
 
-class State(Enum):
-    WAITING = auto()  # for the upstream's answer
-    REFUSED = auto()  # the proxy itself answers
-    RESPONDING = auto()  # the response's head was sent
-    TUNNEL = auto()
-    DONE = auto()
-    CUT = auto()  # one side broke off
+State = Literal[
+    "waiting",  # for the upstream's answer
+    "refused",  # the proxy itself answers
+    "responding",  # the response's head was sent
+    "tunnel",
+    "done",
+    "cut",  # one side broke off
+]
 
-
-_MOVES = {
-    State.WAITING: {State.REFUSED, State.RESPONDING, State.TUNNEL, State.DONE, State.CUT},
-    State.REFUSED: {State.RESPONDING, State.DONE, State.CUT},
-    State.RESPONDING: {State.DONE, State.CUT},
-    State.TUNNEL: set(),
-    State.DONE: set(),
-    State.CUT: set(),
+_MOVES: dict[State, frozenset[State]] = {
+    "waiting": frozenset({"refused", "responding", "tunnel", "done", "cut"}),
+    "refused": frozenset({"responding", "done", "cut"}),
+    "responding": frozenset({"done", "cut"}),
+    "tunnel": frozenset(),
+    "done": frozenset(),
+    "cut": frozenset(),
 }
 
 
@@ -127,13 +131,13 @@ class Exchange(ClientExchange, Receiver):
         self._route: Route | None = None
         self._stream: Stream | None = None
         self._target: Target | None = None
-        self._state = State.WAITING
+        self._state: State = "waiting"
         self._begun = False
         self._status = 0
         self._chunked = False
         self._no_content = False
         self._persist = False
-        self._started = handler.runtime.loop.time()
+        self._started = monotonic()
 
     # -- for the handler ---------------------------------------------------
 
@@ -159,7 +163,7 @@ class Exchange(ClientExchange, Receiver):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error page; an upgrade gets the bare status."""
-        self._move(State.REFUSED)
+        self._move("refused")
         runtime = self._handler.runtime
         runtime.metrics.requests_proxy[status] += 1
         level = logging.ERROR if status >= 500 else logging.WARNING
@@ -172,7 +176,7 @@ class Exchange(ClientExchange, Receiver):
 
     def send_local(self, status: int, content: bytes, content_type: bytes) -> None:
         """Answer with a response of our own, whole."""
-        if self._state is State.CUT:
+        if self._state == "cut":
             return
         self._status = status
         self._begun = True
@@ -204,10 +208,10 @@ class Exchange(ClientExchange, Receiver):
 
     @property
     def over(self) -> bool:
-        return self._state in (State.DONE, State.CUT)
+        return self._state in ("done", "cut")
 
     def content_received(self, content: bytes, complete: bool) -> None:
-        if self._state is State.REFUSED or self._stream is None or self._route is None:
+        if self._state == "refused" or self._stream is None or self._route is None:
             return  # nobody wants it any more
         if content:
             self._route.touch()
@@ -223,7 +227,7 @@ class Exchange(ClientExchange, Receiver):
 
     def client_gone(self) -> None:
         if not self.over:
-            self._move(State.CUT)
+            self._move("cut")
             self.abort_stream()
 
     # -- from the upstream -------------------------------------------------
@@ -231,7 +235,7 @@ class Exchange(ClientExchange, Receiver):
     def informational(self, head: ResponseHead) -> None:
         # RFC 9110, section 15.2: an HTTP/1.0 client does not know them.
         if not self.head.http10:
-            self._connection.send(serialise(b"HTTP/1.1 %d %b" % (head.status, head.reason), head.fields))
+            self._connection.send(_head(head, b""))
 
     def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
         connection = self._connection
@@ -258,17 +262,17 @@ class Exchange(ClientExchange, Receiver):
 
     def upgraded(self, head: ResponseHead, transport: asyncio.Transport, early: bytes) -> None:
         assert self._route is not None
-        self._move(State.TUNNEL)
+        self._move("tunnel")
         self._stream = None
         handler = self._handler
         handler.runtime.metrics.requests_proxy[101] += 1
-        fields = [*head.fields, (b"Connection", b"Upgrade"), (b"Upgrade", head.upgrade or self.head.upgrade)]
+        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.head.upgrade)
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
         tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
         if write_paused:
             tunnel.client.pause_writing()
-        client.write(serialise(b"HTTP/1.1 101 %b" % head.reason, fields) + early)
+        client.write(_head(head, switch) + early)
         if ahead:
             transport.write(ahead)
 
@@ -279,7 +283,7 @@ class Exchange(ClientExchange, Receiver):
         if self._begun:
             log = self._handler.runtime.log
             log.error("Response to %s %s cut: %s", self.head.method.decode(), _path(self.head), error)
-            self._move(State.CUT)
+            self._move("cut")
             self._connection.abort("upstream_failed")
         else:
             self.refuse(503, str(error))
@@ -294,16 +298,19 @@ class Exchange(ClientExchange, Receiver):
 
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
-        settings, head, target = self._handler.settings, self.head, route.target
+        handler, head, target = self._handler, self.head, route.target
+        settings = handler.settings
+        # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
+        host = target.host_field if settings.change_origin or head.host is None else head.host
+        block = b"\r\nHost: " + host + head.block
+        if head.content_length is not None:
+            block += b"\r\nContent-Length: %d" % head.content_length
         if settings.x_forward:
-            add_forwarded_fields(head, self._connection.client, self._connection.tls)
-        fields = head.fields
-        if head.host_at < 0:
-            fields.insert(0, (b"Host", target.host_field))  # HTTP/1.0; ours is 1.1
-        elif settings.change_origin:
-            fields[head.host_at] = (fields[head.host_at][0], target.host_field)
-        if settings.custom_fields:
-            fields = replace_fields(fields, settings.custom_fields)
+            block += forwarded_fields(head, self._connection.client, self._connection.tls)
+        elif head.forwarded:
+            block += received_fields(head)
+        if handler.custom_names:
+            block = drop_fields(block, handler.custom_names) + handler.custom_block
         return UpstreamRequest(
             target.origin,
             head.method,
@@ -313,7 +320,7 @@ class Exchange(ClientExchange, Receiver):
                 prepend_path=settings.prepend_path,
                 cut_segments=0 if settings.include_prefix else route.depth,
             ),
-            fields,
+            block,
             chunked=head.chunked,
             upgrade=head.upgrade,
         )
@@ -321,60 +328,64 @@ class Exchange(ClientExchange, Receiver):
     def _response_head(self, head: ResponseHead) -> bytes:
         """Begin the response: decide its framing, and whether the connection stays."""
         runtime = self._handler.runtime
-        if self._state is State.WAITING:
+        if self._state == "waiting":
             runtime.metrics.requests_proxy[head.status] += 1
-            runtime.metrics.first_byte_seconds.observe(runtime.loop.time() - self._started)
-        self._move(State.RESPONDING)
+            runtime.metrics.first_byte_seconds.observe(monotonic() - self._started)
+        self._move("responding")
         self._begun = True
         self._status = head.status
-        fields = head.fields
-        if head.location_at >= 0 and head.status in REWRITTEN_STATUSES:
-            fields = self._rewritten(head)
+        if self._handler.rewrites_location and head.status in REWRITTEN_STATUSES:
+            self._rewrite_location(head)
         self._persist = self._connection.may_persist
         self._no_content = response_has_no_content(self.head.method, head.status)
-        framing: list[Field] = []
+        framing = b""
         if head.content_length is not None:
             if head.status != 204:  # RFC 9110, section 8.6
-                framing.append((b"Content-Length", b"%d" % head.content_length))
+                framing = b"\r\nContent-Length: %d" % head.content_length
         elif self._no_content:
             if head.chunked and head.status != 204 and not self.head.http10:
-                framing.append((b"Transfer-Encoding", b"chunked"))
+                framing = b"\r\nTransfer-Encoding: chunked"
         elif self.head.http10:
             self._persist = False  # the end of the connection ends the content
         else:
             self._chunked = True
-            framing.append((b"Transfer-Encoding", b"chunked"))
+            framing = b"\r\nTransfer-Encoding: chunked"
         if not self._persist:
-            framing.append((b"Connection", b"close"))
+            framing += b"\r\nConnection: close"
         elif self.head.http10:
-            framing.append((b"Connection", b"keep-alive"))
-        return serialise(b"HTTP/1.1 %d %b" % (head.status, head.reason), fields + framing)
+            framing += b"\r\nConnection: keep-alive"
+        return _head(head, framing)
 
-    def _rewritten(self, head: ResponseHead) -> list[Field]:
+    def _rewrite_location(self, head: ResponseHead) -> None:
         settings = self._handler.settings
-        if self._target is None or not (settings.auto_rewrite or settings.protocol_rewrite):
-            return head.fields
-        fields = list(head.fields)
-        name, value = fields[head.location_at]
-        location = rewrite_location(
-            value,
-            self._target.host_field,
-            self.head.host if settings.auto_rewrite else None,
-            settings.protocol_rewrite.encode(),
+        if self._target is None:
+            return
+        own_host = self._target.host_field
+        host = self.head.host if settings.auto_rewrite else None
+        protocol = settings.protocol_rewrite.encode()
+        head.block = write_fields(
+            (
+                name,
+                rewrite_location(value, own_host, host, protocol) if name.lower() == b"location" else value,
+            )
+            for name, value in parse_fields(head.block)
         )
-        fields[head.location_at] = (name, location)
-        return fields
 
     def _finish(self) -> None:
-        self._move(State.DONE)
+        self._move("done")
         runtime = self._handler.runtime
-        runtime.metrics.request_seconds.observe(runtime.loop.time() - self._started)
+        runtime.metrics.request_seconds.observe(monotonic() - self._started)
         self._connection.response_complete(self._persist)
 
     def _move(self, state: State) -> None:
         if state not in _MOVES[self._state]:
             raise RuntimeError(f"an exchange can't go from {self._state} to {state}")
         self._state = state
+
+
+def _head(head: ResponseHead, more: bytes) -> bytes:
+    """Write a response's head, with a block of more fields behind its own."""
+    return b"HTTP/1.1 %d %b%b%b\r\n\r\n" % (head.status, head.reason, head.block, more)
 
 
 def _path(head: RequestHead) -> str:

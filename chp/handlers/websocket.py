@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from time import monotonic
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
 
@@ -68,7 +69,7 @@ class Tunnel:
     def half_closed(self) -> None:
         if self.deadline == NEVER:
             self.runtime.ticker.watch(self)
-        self.deadline = self.runtime.loop.time() + HALF_CLOSED_TIMEOUT
+        self.deadline = monotonic() + HALF_CLOSED_TIMEOUT
 
     def end_lost(self) -> None:
         self.open_ends -= 1

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import re
-
+from chp.http1.fields import write_fields
 from chp.http1.head import RequestHead
 
-_PORT = re.compile(rb":([0-9]+)\Z")
+_NAMES = {
+    b"x-forwarded-for": b"X-Forwarded-For",
+    b"x-forwarded-port": b"X-Forwarded-Port",
+    b"x-forwarded-proto": b"X-Forwarded-Proto",
+    b"x-forwarded-host": b"X-Forwarded-Host",
+}
+# The usual case, in one go: it is part of every request.
+_FIRST_PROXY = (
+    b"\r\nX-Forwarded-For: %b\r\nX-Forwarded-Port: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b"
+)
 
 
-def add_forwarded_fields(head: RequestHead, client: bytes, tls: bool) -> None:
-    """Append the client's address, the port and the protocol to what the client sent.
+def forwarded_fields(head: RequestHead, client: bytes, tls: bool) -> bytes:
+    """Return the block of X-Forwarded fields: the client's own values, and ours behind them.
 
     ``client`` is its IP address, empty for a unix socket (nothing is added
     for it). The port is that of Host, else the protocol's own.
-    X-Forwarded-Host is set only where the client sent none.
+    X-Forwarded-Host is Host, unless the client sent one.
     """
     host = head.host or b""
-    port = _PORT.search(host)
-    if client:
-        _append(head, b"x-forwarded-for", b"X-Forwarded-For", client)
-    _append(
-        head, b"x-forwarded-port", b"X-Forwarded-Port", port[1] if port else b"443" if tls else b"80"
-    )
-    _append(head, b"x-forwarded-proto", b"X-Forwarded-Proto", b"https" if tls else b"http")
-    if host and (head.forwarded_at is None or b"x-forwarded-host" not in head.forwarded_at):
-        head.fields.append((b"X-Forwarded-Host", host))
+    _, colon, port = host.rpartition(b":")
+    if not colon or not port.isdigit():
+        port = b"443" if tls else b"80"
+    proto = b"https" if tls else b"http"
+    if head.forwarded is None and client and host:
+        return _FIRST_PROXY % (client, port, proto, host)
+    values = {
+        b"x-forwarded-for": client,
+        b"x-forwarded-port": port,
+        b"x-forwarded-proto": proto,
+        b"x-forwarded-host": host,
+    }
+    if head.forwarded is not None:
+        for name, received in head.forwarded.items():
+            if received:
+                own = b"" if name == b"x-forwarded-host" else values[name]
+                values[name] = received + b"," + own if own else received
+    return write_fields([(_NAMES[name], value) for name, value in values.items() if value])
 
 
-def _append(head: RequestHead, key: bytes, name: bytes, value: bytes) -> None:
-    fields = head.fields
-    if head.forwarded_at is not None:
-        at = head.forwarded_at.get(key)
-        if at is not None:
-            received_name, received = fields[at]
-            fields[at] = (received_name, received + b"," + value if received else value)
-            return
-    fields.append((name, value))
+def received_fields(head: RequestHead) -> bytes:
+    """Return the block of X-Forwarded fields just as the client sent them."""
+    received = head.forwarded or {}
+    return write_fields([(_NAMES[name], value) for name, value in received.items()])

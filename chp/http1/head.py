@@ -1,42 +1,41 @@
-"""What a parsed head means: one pass over its field lines, for requests and for responses.
+"""What a head means: one search for the field lines that matter to a proxy.
 
-The parser (llhttp) has split the lines and refused malformed ones. Here they
-are sorted: what is hop-by-hop ends at this proxy, what frames the message is
-taken out and written anew, the rest goes on as it came, in order.
+llhttp has parsed the head before and refused it if it was malformed. Here the
+lines that are hop-by-hop or frame the message are cut out; the rest goes on
+as it came, as one block of bytes.
 """
 
 from __future__ import annotations
 
-from chp.errors import BadRequest
-from chp.http1.fields import Field, connection_options, is_valid_host
+import re
 
-# RFC 9110, section 7.6.1: fields that are meant for this connection only, and
-# what announces trailers, which are not forwarded (RFC 9110, section 6.5.1).
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+from chp.errors import BadRequest
+from chp.http1.fields import END_OF_HEAD, drop_fields, is_valid_host, list_members
+
+_LAST = len(END_OF_HEAD)
+# RFC 9110, section 7.6.1: meant for this connection only. TE and Trailer go as
+# well, because trailers are not forwarded (RFC 9110, section 6.5.1).
+_HOP_BY_HOP = rb"connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade"
+_VALUE = rb":[ \t]*([^\r]*)"
+# One search takes 1.5 µs for a browser's head, a callback for each line 4 µs.
+_CUT_FROM_REQUEST = re.compile(
+    rb"\r\n(" + _HOP_BY_HOP + rb"|content-length|host|x-forwarded-(?:for|host|port|proto))" + _VALUE,
+    re.IGNORECASE,
 )
-FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto", b"x-forwarded-host"})
-_REQUEST_SPECIAL = _HOP_BY_HOP | FORWARDED | {b"host", b"content-length", b"expect"}
-_RESPONSE_SPECIAL = _HOP_BY_HOP | {b"content-length", b"location"}
-# Connection may not name these: the message would lose its framing or its meaning.
-_NOT_NOMINABLE = FORWARDED | {b"host", b"content-length"}
+_CUT_FROM_RESPONSE = re.compile(rb"\r\n(" + _HOP_BY_HOP + rb"|content-length)" + _VALUE, re.IGNORECASE)
+# Options of Connection that name no field.
+_PLAIN_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 
 
 class RequestHead:
-    """A request's head, ready to be routed and forwarded.
-
-    ``fields`` holds the end-to-end field lines only; Content-Length stands
-    among them, Transfer-Encoding does not.
-    """
+    """A request's head, ready to be routed and forwarded."""
 
     __slots__ = (
+        "block",
         "chunked",
         "content_length",
-        "expects_continue",
-        "fields",
-        "forwarded_at",
+        "forwarded",
         "host",
-        "host_at",
         "http10",
         "keep_alive",
         "method",
@@ -44,88 +43,76 @@ class RequestHead:
         "upgrade",
     )
 
-    def __init__(self, method: bytes, target: bytes, http10: bool, raw_fields: list[Field]) -> None:
-        """Sort the field lines.
+    def __init__(self, raw: bytes) -> None:
+        """Read a head that llhttp has accepted, from its first byte to its empty line.
 
         Raises :class:`BadRequest` for what llhttp lets pass and a proxy must not.
         """
-        self.method = method
-        self.target = target
-        self.http10 = http10
+        start = raw.index(b"\r\n")
+        parts = raw[:start].split(b" ")
+        # llhttp takes several spaces, HTTP/0.9 and HTTP/2.0 (RFC 9112, section 3).
+        if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
+            raise BadRequest("invalid request line")
+        self.method, self.target, version = parts
+        self.http10 = version == b"HTTP/1.0"
         self.host: bytes | None = None
-        self.host_at = -1  # where Host stands in `fields`
-        self.content_length = 0
+        self.content_length: int | None = None
         self.chunked = False
-        self.expects_continue = False
         self.upgrade = b""  # protocols that the client would switch to, comma-separated
-        self.forwarded_at: dict[bytes, int] | None = None  # where X-Forwarded-* stand in `fields`
-        fields: list[Field] = []
-        options: set[bytes] | None = None
-        for field in raw_fields:
-            name = field[0].lower()
-            if name not in _REQUEST_SPECIAL:
-                fields.append(field)
-            elif name == b"host":
-                if self.host_at >= 0:
+        self.forwarded: dict[bytes, bytes] | None = None  # X-Forwarded-* by name in lower case
+        connection: list[bytes] | None = None
+        pieces = []
+        for match in _CUT_FROM_REQUEST.finditer(raw, start):
+            if match.start() > start:
+                pieces.append(raw[start : match.start()])
+            start = match.end()
+            name = match[1].lower()
+            value = match[2].rstrip(b" \t")
+            if name == b"host":
+                if self.host is not None:
                     raise BadRequest("more than one Host field")  # RFC 9112, section 3.2
-                self.host = field[1]
-                self.host_at = len(fields)
-                fields.append(field)
+                self.host = value
             elif name == b"connection":
-                options = connection_options(field[1], options)
+                connection = list_members(value) + (connection or [])
             elif name == b"content-length":
-                self.content_length = int(field[1])
-                fields.append((field[0], b"%d" % self.content_length))
+                self.content_length = int(value)
             elif name == b"transfer-encoding":
                 # RFC 9112, section 6.1: a coding that is not understood is answered with 501.
-                if field[1].lower() != b"chunked" or self.chunked:
+                if value.lower() != b"chunked" or self.chunked:
                     raise BadRequest("unsupported Transfer-Encoding", 501)
                 self.chunked = True
-            elif name in FORWARDED:
-                self._note_forwarded(name, field, fields)
             elif name == b"upgrade":
-                self.upgrade = self.upgrade + b", " + field[1] if self.upgrade else field[1]
-            elif name == b"expect":
-                self.expects_continue = field[1].lower() == b"100-continue"
-                fields.append(field)
-        self.fields = fields
+                self.upgrade = self.upgrade + b", " + value if self.upgrade else value
+            elif name.startswith(b"x-forwarded-"):
+                # Several lines are one list (RFC 9110, section 5.3).
+                forwarded = self.forwarded = self.forwarded or {}
+                forwarded[name] = forwarded[name] + b", " + value if name in forwarded else value
+        pieces.append(raw[start:-_LAST])
+        self.block = b"".join(pieces)  # the end-to-end fields, without Host, Content-Length and X-Forwarded-*
         if self.host is None:
-            if not http10:
+            if not self.http10:
                 raise BadRequest("no Host field")  # RFC 9112, section 3.2
         elif not is_valid_host(self.host):
             raise BadRequest("invalid Host field")
-        if http10 and self.chunked:
+        if self.http10 and self.chunked:
             raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112, section 6.1
-        self.keep_alive = not http10
-        if options is not None:
-            self._apply_connection(options)
+        self.keep_alive = not self.http10
+        if connection is not None:
+            self._apply_connection(connection)
         elif self.upgrade:
             self.upgrade = b""
 
     @property
     def has_content(self) -> bool:
-        return self.chunked or self.content_length > 0
+        return self.chunked or bool(self.content_length)
 
     def replace_host(self, authority: bytes) -> None:
         """Let the authority of an absolute-form target win over Host (RFC 9112, section 3.2.2)."""
         if not is_valid_host(authority):
             raise BadRequest("invalid request target")
         self.host = authority
-        if self.host_at >= 0:
-            self.fields[self.host_at] = (self.fields[self.host_at][0], authority)
 
-    def _note_forwarded(self, name: bytes, field: Field, fields: list[Field]) -> None:
-        """Keep one line for each X-Forwarded field: several lines are one list (RFC 9110, section 5.3)."""
-        if self.forwarded_at is None:
-            self.forwarded_at = {}
-        at = self.forwarded_at.get(name)
-        if at is None:
-            self.forwarded_at[name] = len(fields)
-            fields.append(field)
-        else:
-            fields[at] = (fields[at][0], fields[at][1] + b", " + field[1])
-
-    def _apply_connection(self, options: set[bytes]) -> None:
+    def _apply_connection(self, options: list[bytes]) -> None:
         if self.http10:
             self.keep_alive = b"keep-alive" in options
         if b"close" in options:
@@ -135,22 +122,7 @@ class RequestHead:
         if self.upgrade:
             wanted = b"upgrade" in options and not self.http10 and not self.has_content
             self.upgrade = _without_h2c(self.upgrade) if wanted else b""
-        nominated = options - {b"close", b"keep-alive", b"upgrade"} - _NOT_NOMINABLE
-        if nominated:
-            kept = [field for field in self.fields if field[0].lower() not in nominated]
-            if len(kept) != len(self.fields):
-                self._reindex(kept)
-
-    def _reindex(self, fields: list[Field]) -> None:
-        self.fields = fields
-        forwarded: dict[bytes, int] = {}
-        for at, field in enumerate(fields):
-            name = field[0].lower()
-            if name == b"host":
-                self.host_at = at
-            elif name in FORWARDED:
-                forwarded[name] = at
-        self.forwarded_at = forwarded or None
+        self.block = _drop_nominated(self.block, options)
 
 
 class ResponseHead:
@@ -160,43 +132,51 @@ class ResponseHead:
     false and no length, the content ends with the connection.
     """
 
-    __slots__ = ("chunked", "content_length", "fields", "location_at", "reason", "status", "upgrade")
+    __slots__ = ("block", "chunked", "content_length", "reason", "status", "upgrade")
 
-    def __init__(self, status: int, reason: bytes, raw_fields: list[Field]) -> None:
-        """Sort the field lines. Raises ValueError for a head that can't be passed on."""
+    def __init__(self, status: int, reason: bytes, block: bytes) -> None:
         self.status = status
         self.reason = reason
+        self.block = block  # the end-to-end fields, without Content-Length
         self.content_length: int | None = None
         self.chunked = False
         self.upgrade = b""
-        self.location_at = -1  # where Location stands in `fields`
-        fields: list[Field] = []
-        nominated: set[bytes] | None = None
-        for field in raw_fields:
-            name = field[0].lower()
-            if name not in _RESPONSE_SPECIAL:
-                fields.append(field)
-            elif name == b"content-length":
-                self.content_length = int(field[1])
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ResponseHead:
+        """Read a head that llhttp has accepted, from its first byte to its empty line.
+
+        Raises ValueError for one that can't be passed on.
+        """
+        start = raw.index(b"\r\n")
+        if not raw.startswith(b"HTTP/1."):
+            raise ValueError("invalid status line")
+        head = cls(int(raw[9:12]), raw[13:start], b"")
+        if head.status < 100:
+            raise ValueError("invalid status code")
+        connection: list[bytes] | None = None
+        pieces = []
+        for match in _CUT_FROM_RESPONSE.finditer(raw, start):
+            if match.start() > start:
+                pieces.append(raw[start : match.start()])
+            start = match.end()
+            name = match[1].lower()
+            if name == b"content-length":
+                head.content_length = int(match[2])
             elif name == b"transfer-encoding":
                 # No TE was sent, so nothing but chunked is allowed (RFC 9112, section 7.4).
-                if field[1].lower() != b"chunked" or self.chunked:
+                if match[2].rstrip(b" \t").lower() != b"chunked" or head.chunked:
                     raise ValueError("unsupported Transfer-Encoding")
-                self.chunked = True
+                head.chunked = True
             elif name == b"connection":
-                nominated = connection_options(field[1], nominated)
-            elif name == b"location":
-                self.location_at = len(fields)
-                fields.append(field)
+                connection = list_members(match[2]) + (connection or [])
             elif name == b"upgrade":
-                self.upgrade = field[1]
-        if nominated:
-            nominated -= _NOT_NOMINABLE
-            kept = [field for field in fields if field[0].lower() not in nominated]
-            if len(kept) != len(fields):
-                fields = kept
-                self.location_at = next((i for i, f in enumerate(kept) if f[0].lower() == b"location"), -1)
-        self.fields = fields
+                head.upgrade = match[2].rstrip(b" \t")
+        pieces.append(raw[start:-_LAST])
+        head.block = b"".join(pieces)
+        if connection is not None:
+            head.block = _drop_nominated(head.block, connection)
+        return head
 
     @property
     def until_close(self) -> bool:
@@ -204,7 +184,17 @@ class ResponseHead:
         return self.content_length is None and not self.chunked
 
 
+def _drop_nominated(block: bytes, options: list[bytes]) -> bytes:
+    """Drop the fields that Connection names.
+
+    Host, Content-Length and X-Forwarded-* are not in the block: a Connection
+    that names them takes no effect on them.
+    """
+    names = {option for option in options if option not in _PLAIN_OPTIONS}
+    return drop_fields(block, names) if names and block else block
+
+
 def _without_h2c(protocols: bytes) -> bytes:
     """Drop ``h2c``: RFC 9113, section 3.1 withdrew it, and it would tunnel requests past the routes."""
-    kept = [protocol.strip() for protocol in protocols.split(b",")]
-    return b", ".join(protocol for protocol in kept if protocol and protocol.lower() != b"h2c")
+    kept = [protocol.strip(b" \t") for protocol in protocols.split(b",")]
+    return b", ".join([protocol for protocol in kept if protocol and protocol.lower() != b"h2c"])

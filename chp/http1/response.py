@@ -5,7 +5,7 @@ from __future__ import annotations
 from email.utils import formatdate
 from http import HTTPStatus
 
-from chp.http1.fields import Field, serialise
+from chp.http1.fields import END_OF_HEAD
 
 
 def reason_phrase(status: int) -> bytes:
@@ -30,14 +30,16 @@ def local_response(
     ``head_only`` leaves the content out (HEAD). ``close`` announces the end of
     the connection, ``keep_alive`` that it stays (for HTTP/1.0).
     """
-    fields: list[Field] = [
-        (b"Content-Type", content_type),
-        (b"Content-Length", b"%d" % len(content)),
-        (b"Date", formatdate(usegmt=True).encode()),  # RFC 9110, section 6.6.1
-    ]
+    # RFC 9110, section 6.6.1: whoever has a clock says the date.
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nDate: %b" % (
+        status,
+        reason_phrase(status),
+        content_type,
+        len(content),
+        formatdate(usegmt=True).encode(),
+    )
     if close:
-        fields.append((b"Connection", b"close"))
+        head += b"\r\nConnection: close"
     elif keep_alive:
-        fields.append((b"Connection", b"keep-alive"))
-    head = serialise(b"HTTP/1.1 %d %b" % (status, reason_phrase(status)), fields)
-    return head if head_only else head + content
+        head += b"\r\nConnection: keep-alive"
+    return head + END_OF_HEAD if head_only else head + END_OF_HEAD + content

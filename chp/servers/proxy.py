@@ -36,7 +36,7 @@ class ProxyServer(HTTPServer):
         self._runtime = runtime
         self._settings = settings
         self._ssl_context = ssl_context
-        self._connections: set[ClientConnection] = set()
+        self._clients: set[ClientConnection] = set()
         self._accepting: set[asyncio.Task[None]] = set()
         self._listening: dict[socket.socket, Callable[[], None]] = {}
         runtime.ticker.limit_interval(settings.client_timeout)
@@ -56,7 +56,7 @@ class ProxyServer(HTTPServer):
             remove_handler()
             listening.close()
         self._listening.clear()
-        for connection in list(self._connections):
+        for connection in list(self._clients):
             connection.shut_down(force=False)
 
     async def close_all_connections(self) -> None:
@@ -64,21 +64,21 @@ class ProxyServer(HTTPServer):
         for task in list(self._accepting):
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
-        for connection in list(self._connections):
+        for connection in list(self._clients):
             connection.shut_down(force=True)
-        while self._connections:
+        while self._clients:
             await asyncio.sleep(0)  # connection_lost() is called by the loop's next turns
 
     # -- for connections ---------------------------------------------------
 
     def opened(self, connection: ClientConnection) -> None:
-        self._connections.add(connection)
+        self._clients.add(connection)
         self._runtime.metrics.client_connections += 1
         self._runtime.ticker.watch(connection)
 
     def forget(self, connection: ClientConnection) -> None:
-        if connection in self._connections:
-            self._connections.discard(connection)
+        if connection in self._clients:
+            self._clients.discard(connection)
             self._runtime.metrics.client_connections -= 1
             self._runtime.ticker.forget(connection)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from chp.http1.fields import Field
+from chp.http1.fields import Field, parse_fields, write_fields
 from chp.http1.framing import IDEMPOTENT_METHODS
 from chp.http1.head import ResponseHead
 from chp.http1.target import Origin
@@ -37,18 +37,19 @@ if TYPE_CHECKING:
 class UpstreamRequest:
     """The outgoing head of a request. A ``proxy_request`` hook may change it.
 
-    ``fields`` are the end-to-end fields, Content-Length among them, as pairs
-    of bytes; the upstream adds what its framing and an upgrade need.
+    ``block`` holds the end-to-end fields as they go on the wire (see
+    :mod:`chp.http1.fields`), Host and Content-Length among them; the upstream
+    adds what chunked framing and an upgrade need.
     """
 
-    __slots__ = ("chunked", "fields", "method", "origin", "target", "upgrade")
+    __slots__ = ("block", "chunked", "method", "origin", "target", "upgrade")
 
     def __init__(
         self,
         origin: Origin,
         method: bytes,
         target: bytes,
-        fields: list[Field],
+        block: bytes,
         *,
         chunked: bool = False,
         upgrade: bytes = b"",
@@ -56,9 +57,18 @@ class UpstreamRequest:
         self.origin = origin
         self.method = method
         self.target = target  # the request-target: path and query
-        self.fields = fields
+        self.block = block
         self.chunked = chunked
         self.upgrade = upgrade  # value of Upgrade, empty for none
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields as pairs of bytes, in order. Assign a list to change them."""
+        return parse_fields(self.block)
+
+    @fields.setter
+    def fields(self, fields: list[Field]) -> None:
+        self.block = write_fields(fields)
 
     @property
     def idempotent(self) -> bool:

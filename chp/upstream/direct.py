@@ -6,13 +6,14 @@ import asyncio
 import os
 import socket
 import ssl
+from time import monotonic
 from typing import cast
 
 import httptools
 
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
-from chp.http1.fields import Field, serialise
+from chp.http1.fields import END_OF_HEAD
 from chp.http1.framing import LAST_CHUNK, chunk
 from chp.http1.head import ResponseHead
 from chp.http1.target import Origin
@@ -48,6 +49,7 @@ class DirectUpstream(Upstream):
             # sent again is kept until the response begins (RFC 9110, section 9.2.2).
             if complete and request.idempotent:
                 stream.replay = data
+            stream.connection = connection
             connection.start(stream, data)
         return stream
 
@@ -147,7 +149,18 @@ class DirectUpstream(Upstream):
 class DirectStream(Stream):
     """One exchange: before its connection is open, while it runs, and when it must be sent again."""
 
-    __slots__ = ("_connecting", "_connection", "_paused", "_pending", "_upstream", "over", "receiver", "replay", "request", "sent")
+    __slots__ = (
+        "_connecting",
+        "_paused",
+        "_pending",
+        "_upstream",
+        "connection",
+        "over",
+        "receiver",
+        "replay",
+        "request",
+        "sent",
+    )
 
     def __init__(self, upstream: DirectUpstream, request: UpstreamRequest, receiver: Receiver) -> None:
         self.request = request
@@ -156,7 +169,7 @@ class DirectStream(Stream):
         self.sent = False  # the request is complete
         self.over = False
         self._upstream = upstream
-        self._connection: UpstreamConnection | None = None
+        self.connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._paused = False
         self._pending: list[bytes] = []  # one read's worth: the client is paused while connecting
@@ -168,20 +181,20 @@ class DirectStream(Stream):
             return
         self.sent = complete
         data = self._framed(content, complete)
-        if self._connection is not None:
-            self._connection.write(data)
+        if self.connection is not None:
+            self.connection.write(data)
         else:
             self._pending.append(data)
 
     def pause_response(self) -> None:
         self._paused = True
-        if self._connection is not None:
-            self._connection.pause_reading()
+        if self.connection is not None:
+            self.connection.pause_reading()
 
     def resume_response(self) -> None:
         self._paused = False
-        if self._connection is not None:
-            self._connection.resume_reading()
+        if self.connection is not None:
+            self.connection.resume_reading()
 
     def abort(self) -> None:
         if self.over:
@@ -189,22 +202,23 @@ class DirectStream(Stream):
         self.over = True
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.abort()
+        if self.connection is not None:
+            self.connection.abort()
 
     # -- for the pool and the connection -----------------------------------
 
     def first_bytes(self, content: bytes, complete: bool) -> bytes:
         """The head of the request, and the content that is already there."""
         request = self.request
-        fields = request.fields
-        if request.chunked:
-            fields = [*fields, (b"Transfer-Encoding", b"chunked")]
-        if request.upgrade:
-            fields = [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", request.upgrade)]
         self.sent = complete
-        head = serialise(b"%b %b HTTP/1.1" % (request.method, request.target), fields)
-        return head + self._framed(content, complete) if content or request.chunked else head
+        head = b"%b %b HTTP/1.1%b" % (request.method, request.target, request.block)
+        if request.chunked:
+            head += b"\r\nTransfer-Encoding: chunked"
+        if request.upgrade:
+            head += b"\r\nConnection: Upgrade\r\nUpgrade: " + request.upgrade
+        if content or request.chunked:
+            return head + END_OF_HEAD + self._framed(content, complete)
+        return head + END_OF_HEAD
 
     def connect(self, data: bytes) -> None:
         self._pending.append(data)
@@ -217,19 +231,16 @@ class DirectStream(Stream):
             return
         data = b"".join(self._pending)
         self._pending.clear()
-        self._connection = connection
+        self.connection = connection
         connection.start(self, data)
         if self._paused:
             connection.pause_reading()
         if not self.sent and not connection.write_paused:
             self.receiver.resume_request()
 
-    def started(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-
     def lost(self, error: UpstreamError, *, untouched: bool) -> None:
         """The connection ended before the response; ``untouched``: it was reused, and not a byte came."""
-        self._connection = None
+        self.connection = None
         if untouched and self.replay:
             self._upstream.runtime.metrics.upstream_retries += 1
             data, self.replay = self.replay, b""
@@ -240,7 +251,7 @@ class DirectStream(Stream):
     def fail(self, error: UpstreamError) -> None:
         if not self.over:
             self.over = True
-            self._connection = None
+            self.connection = None
             self._upstream.runtime.metrics.upstream_errors[error.reason] += 1
             self.receiver.failed(error)
 
@@ -257,21 +268,24 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_complete",
         "_excess",
-        "_fields",
         "_head",
+        "_head_complete",
         "_head_sent",
         "_interim",
+        "_metrics",
         "_overhead",
         "_parser",
+        "_partial",
         "_pieces",
         "_reading_paused",
-        "_reason",
         "_received",
         "_reusable",
         "_reused",
         "_runtime",
         "_settings",
         "_stream",
+        "_switching",
+        "_timeout",
         "_transport",
         "_upstream",
         "deadline",
@@ -285,26 +299,26 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.write_paused = False
         self._upstream = upstream
         self._runtime = upstream.runtime
+        self._metrics = upstream.runtime.metrics
+        self._timeout = upstream.settings.upstream_timeout
         self._settings = upstream.settings
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self._stream: DirectStream | None = None
         self._reused = False
         self._reading_paused = False
         self._parser = httptools.HttpResponseParser(self)
-        self._reset()
-
-    def _reset(self) -> None:
-        """Forget the last exchange."""
-        self._fields: list[Field] = []
-        self._reason = b""
+        self._switching = False  # a 101 came
+        # Of the response:
+        self._received = False  # any byte of it
+        self._partial = b""  # the beginning of a head
         self._interim: list[ResponseHead] = []
         self._head: ResponseHead | None = None
+        self._head_complete = False
         self._head_sent = False
-        self._pieces: list[bytes] = []
+        self._reusable = False
+        self._pieces: list[bytes] = []  # content, not yet passed on
         self._complete = False
         self._excess = False  # bytes came that belong to no exchange
-        self._reusable = False
-        self._received = False
         self._overhead = 0  # bytes since the last content: heads, chunk extensions, trailers
 
     # -- for streams -------------------------------------------------------
@@ -315,15 +329,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def start(self, stream: DirectStream, data: bytes) -> None:
         """Begin an exchange by writing the first bytes of its request."""
-        stream.started(self)
         self._stream = stream
+        self.deadline = NEVER
         self.write(data)
 
     def write(self, data: bytes) -> None:
         if data:
-            self._runtime.metrics.upstream_bytes_sent += len(data)
+            self._metrics.upstream_bytes_sent += len(data)
             self._transport.write(data)
-        self._watch()
+        if self._timeout is not None:
+            self._watch()
 
     def pause_reading(self) -> None:
         if not self._reading_paused and not self._transport.is_closing():
@@ -364,12 +379,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return self._runtime.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._runtime.metrics.upstream_bytes_received += nbytes
+        self._metrics.upstream_bytes_received += nbytes
         if self._stream is None:
             # A response that nobody asked for must not answer the next request.
             self._transport.abort()
             return
-        self._parse(self._runtime.view[:nbytes])
+        self._parse(nbytes)
 
     def eof_received(self) -> None:
         # Acted on at once: asyncio would first wait until the upstream has
@@ -399,33 +414,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         if self._complete:
             self._excess = True
-        else:
-            self._fields = []
-            self._reason = b""
-
-    def on_status(self, reason: bytes) -> None:
-        if not self._complete:
-            self._reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is None:  # else a trailer, which is dropped
-            self._fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        if self._complete:
-            return
-        status = self._parser.get_status_code()
-        head = ResponseHead(status, self._reason, self._fields)
-        if 100 <= status < 200 and status != 101:
-            self._interim.append(head)
-            return
-        if status < 100:
-            raise ValueError("invalid status code")
-        self._head = head
+        self._head_complete = True
         self._reusable = self._parser.should_keep_alive()
-        if self._stream is not None and self._stream.request.method == b"HEAD":
-            # RFC 9110, section 9.3.2: no content follows, which llhttp can't know.
-            self._complete = True
 
     def on_body(self, content: bytes) -> None:
         if self._complete:
@@ -434,32 +426,68 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._pieces.append(content)
 
     def on_message_complete(self) -> None:
-        if self._head is not None:
-            self._complete = True
+        self._complete = True
 
     # -- private -----------------------------------------------------------
 
-    def _parse(self, data: memoryview | bytes) -> None:
+    def _parse(self, nbytes: int) -> None:
+        """Parse what was received into the shared buffer."""
         self._received = True
+        start = 0
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._switch_protocols(bytes(data[upgrade.args[0] :]))
-            return
-        except httptools.HttpParserError as error:
+            while self._head is None and start < nbytes:
+                start = self._parse_head(start, nbytes)
+            if self._switching:
+                self._switch_protocols(bytes(self._runtime.view[start:nbytes]))
+                return
+            if start < nbytes:
+                self._parser.feed_data(self._runtime.view[start:nbytes])
+        except (httptools.HttpParserError, ValueError) as error:
             if not self._complete:
-                cause = error.__context__ if isinstance(error.__context__, ValueError) else error
-                self._fail("invalid_response", f"invalid response: {cause}")
+                self._fail("invalid_response", f"invalid response: {error}")
                 return
             self._excess = True
         if self._pieces or self._complete:
             self._overhead = 0
         else:
-            self._overhead += len(data)
+            self._overhead += nbytes
             if self._overhead > self._settings.max_head_size:
                 self._fail("invalid_response", "invalid response: head or trailers too large")
                 return
         self._deliver()
+
+    def _parse_head(self, start: int, nbytes: int) -> int:
+        """Parse a head, or a part of one; return where the next begins in the buffer."""
+        known = self._partial
+        if known:
+            fresh = bytes(self._runtime.view[start:nbytes])
+            end = (known + fresh).find(END_OF_HEAD, max(len(known) - 3, 0))
+            end = end if end < 0 else end - len(known) + start
+        else:
+            end = self._runtime.buffer.find(END_OF_HEAD, start, nbytes)
+        end = nbytes if end < 0 else end + len(END_OF_HEAD)
+        fresh = bytes(self._runtime.view[start:end])
+        self._partial = known + fresh
+        try:
+            self._parser.feed_data(fresh)
+        except httptools.HttpParserUpgrade:
+            self._switching = True
+        if self._head_complete:
+            self._read_head(self._partial)
+        return end
+
+    def _read_head(self, raw: bytes) -> None:
+        head = ResponseHead.parse(raw)
+        self._partial = b""
+        if head.status < 200 and head.status != 101:
+            # RFC 9110, section 15.2: the final response is yet to come.
+            self._interim.append(head)
+            self._head_complete = self._complete = False
+            return
+        self._head = head
+        if self._stream is not None and self._stream.request.method == b"HEAD":
+            # RFC 9110, section 9.3.2: no content follows, which llhttp can't know.
+            self._complete = True
 
     def _deliver(self) -> None:
         stream = self._stream
@@ -478,15 +506,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         pieces = self._pieces
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         new_head = None if self._head_sent else self._head
+        if pieces:
+            self._pieces = []
         complete = self._complete
         if complete:
             stream.over = True
             self._end_exchange(stream)
         else:
             self._head_sent = True
-            if pieces:
-                self._pieces = []
-            self._watch()
+            if self._timeout is not None:
+                self._watch()
         if content or complete or new_head is not None:
             stream.receiver.response_received(new_head, content, complete)
 
@@ -507,8 +536,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self._reading_paused:
                 self._reading_paused = False
                 self._transport.resume_reading()
-            self._reset()
-            self.deadline = self._runtime.loop.time() + self._settings.pool_idle_timeout
+            self._head = None
+            self._head_complete = self._head_sent = self._complete = self._received = False
+            self.deadline = monotonic() + self._settings.pool_idle_timeout
             self._upstream.release(self)
         elif stream.sent:
             self._transport.close()
@@ -562,22 +592,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             return
         for _ in range(64):
             try:
-                data = os.read(sock.fileno(), len(self._runtime.buffer))
+                nbytes = os.readv(sock.fileno(), [self._runtime.view])
             except OSError:
                 return
-            if not data or self._stream is None:
+            if not nbytes or self._stream is None:
                 return
-            self._parse(data)
+            self._parse(nbytes)
 
     def _watch(self) -> None:
         """Move the deadline: time runs only while the upstream is the one to act."""
-        timeout = self._settings.upstream_timeout
-        if timeout is None:
-            self.deadline = NEVER
-            return
         stream = self._stream
         waiting = stream is not None and not self._reading_paused and (stream.sent or self.write_paused)
-        self.deadline = self._runtime.loop.time() + timeout if waiting else NEVER
+        self.deadline = monotonic() + self._timeout if waiting and self._timeout is not None else NEVER
 
 
 def _connect_error(origin: Origin, error: BaseException) -> UpstreamError:
