@@ -81,7 +81,7 @@ class ProxyHandler(RequestHandler):
             exchange.forward(route, requested, content, complete)
         return exchange
 
-    def close_tunnels(self) -> None:
+    def end_tunnels(self) -> None:
         for tunnel in list(self.tunnels):
             tunnel.abort()
 

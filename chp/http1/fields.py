@@ -21,6 +21,7 @@ END_OF_HEAD = b"\r\n\r\n"
 _LINE = re.compile(rb"\r\n([^:\r]+):[ \t]*([^\r]*)")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 3986, section 3.2.2: reg-name with escapes, IPv4, or an IP literal, and a port.
+_MAX_HOST = 512  # a name of the DNS has 253 bytes, a socket's path with escapes may have twice as many
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-fv:.%]+\])(?::[0-9]*)?")
 
 
@@ -46,7 +47,7 @@ def is_token(name: bytes) -> bool:
 
 def is_valid_host(host: bytes) -> bool:
     """Tell whether this may be the value of Host (RFC 9112, section 3.2); it may be empty."""
-    return _HOST.fullmatch(host) is not None
+    return len(host) <= _MAX_HOST and _HOST.fullmatch(host) is not None
 
 
 def list_members(value: bytes) -> list[bytes]:

@@ -69,6 +69,10 @@ class RequestHandler(ABC):
         Raises :class:`BadRequest` for a request that is refused.
         """
 
+    @abstractmethod
+    def end_tunnels(self) -> None:
+        """Close what became of upgraded connections: the server stops."""
+
 
 # Plain strings: the hash of an Enum's member is a Python call, and costs 0.3 µs.
 State = Literal[
@@ -162,10 +166,6 @@ class ClientConnection(asyncio.BufferedProtocol):
     # -- for exchanges -----------------------------------------------------
 
     @property
-    def request_complete(self) -> bool:
-        return self._state != "content"
-
-    @property
     def write_paused(self) -> bool:
         return self._write_paused
 
@@ -251,6 +251,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self._transport.abort()
         elif self._state == "head" and not self._partial:
             self._close("shutdown")
+        elif self._state == "lingering":
+            self._transport.abort()
 
     def deadline_passed(self) -> None:
         self.deadline = NEVER
@@ -327,7 +329,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         if self._head_complete:
-            # Content ends where _content_end() says, or llhttp and chp disagree.
+            # llhttp is never given more than one message, unless the two of us disagree on its end.
             raise BadRequest("ambiguous request")
 
     def on_headers_complete(self) -> None:
@@ -531,17 +533,18 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _close(self, reason: str) -> None:
         """Close when the client has taken what is written."""
         self._closing(reason)
+        self._unsent = self._transport.get_write_buffer_size()
+        self.deadline = monotonic() + _FLUSH_TIMEOUT
         self._transport.close()
-        self._check_flush()
 
     def _check_flush(self) -> None:
         """Wait for the client to take the rest, as long as it takes some of it."""
         unsent = self._transport.get_write_buffer_size()
-        if unsent == self._unsent:
-            self._transport.abort()
-        else:
+        if unsent < self._unsent:
             self._unsent = unsent
             self.deadline = monotonic() + _FLUSH_TIMEOUT
+        else:
+            self._transport.abort()
 
     def _closing(self, reason: str) -> None:
         """Note why, once; the exchange is told."""

@@ -50,7 +50,7 @@ class ProxyServer(HTTPServer):
             self._listening[listening] = add_accept_handler(listening, self._accept)
 
     def stop(self) -> None:
-        """Accept no more, and close idle connections. Running exchanges go on."""
+        """Accept no more, close idle connections and tunnels. Running exchanges go on."""
         self.draining = True
         for listening, remove_handler in self._listening.items():
             remove_handler()
@@ -58,6 +58,7 @@ class ProxyServer(HTTPServer):
         self._listening.clear()
         for connection in list(self._clients):
             connection.shut_down(force=False)
+        self._handler.end_tunnels()
 
     async def close_all_connections(self) -> None:
         """Abort what is still running."""

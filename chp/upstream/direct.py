@@ -188,12 +188,12 @@ class DirectStream(Stream):
 
     def pause_response(self) -> None:
         self._paused = True
-        if self.connection is not None:
+        if self.connection is not None and not self.over:
             self.connection.pause_reading()
 
     def resume_response(self) -> None:
         self._paused = False
-        if self.connection is not None:
+        if self.connection is not None and not self.over:
             self.connection.resume_reading()
 
     def abort(self) -> None:

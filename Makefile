@@ -1,0 +1,80 @@
+# make run      the proxy with a sample backend
+# make test     all checks and tests
+# make lint     ruff, mypy and generated files only
+# make format   format the code
+# make generate write generated files again
+# make clean    remove everything that these made
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+PYTEST_ARGS ?=
+
+# What the tests use beside Python packages. Installed where that is possible.
+DEBIAN_PACKAGES = python3-venv openssl
+
+BIN = $(VENV)/bin
+SOURCES = chp tests setup.py $(wildcard benchmarks docs)
+METADATA = pyproject.toml setup.py chp/__init__.py
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# apt-get, where this user may use it without being asked for a password; else nothing.
+APT = $$(command -v apt-get >/dev/null || exit 0; \
+	if [ "$$(id -u)" = 0 ]; then echo apt-get; \
+	elif sudo -n true 2>/dev/null; then echo sudo -n apt-get; fi)
+apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=noninteractive; \
+	$$apt install -qq -y --no-install-recommends $(1) >/dev/null 2>&1 </dev/null \
+	|| { $$apt update -qq >/dev/null 2>&1; \
+	$$apt install -qq -y --no-install-recommends $(1) >/dev/null </dev/null; }; }
+
+.PHONY: run test lint format generate clean
+
+run: $(VENV)/.run
+	@exec $(BIN)/python -m chp.sample --port $(PORT)
+
+test: lint $(VENV)/.packages
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy --strict chp
+	@$(BIN)/chp --generate-config -y -f $(VENV)/chp_config.py >/dev/null
+	@cmp -s chp_config.py $(VENV)/chp_config.py || { echo "chp_config.py is not up to date: run make generate" >&2; exit 1; }
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+generate: $(VENV)/.run
+	$(BIN)/chp --generate-config -y -f chp_config.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find chp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A venv without pip is what Debian leaves when python3-venv is missing.
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.10 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "$(PYTHON) is too old: Python 3.10 or newer is needed" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt_install,python3-venv); } \
+		|| { echo "Python's venv is missing: install python3-venv" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/pip $(METADATA)
+	@echo "Installing into $(VENV)"
+	@$(PIP) -e '.[speed]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/pip $(METADATA)
+	@echo "Installing into $(VENV), with what tests need"
+	@$(PIP) -e '.[speed,test]'
+	@touch $@ $(VENV)/.run
+
+# Tests say which program they miss, where packages can't be installed.
+$(VENV)/.packages: $(VENV)/bin/pip Makefile
+	@dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || { $(call apt_install,$(DEBIAN_PACKAGES)); } \
+		|| echo "Could not install: $(DEBIAN_PACKAGES)" >&2
+	@touch $@

@@ -1,0 +1,343 @@
+"""The application: reads its options, puts the rooms together, starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from traitlets import TraitError, default, observe
+from traitlets.config import Application, Config
+from traitlets.utils.bunch import Bunch
+
+import chp
+from chp import log as logs
+from chp.config import build, cli, file
+from chp.config.listen import Address, Endpoint, Listener
+from chp.config.options import GROUPS, Options
+from chp.errors import ChpError, ConfigError
+from chp.handlers.api import make_api_application
+from chp.handlers.errors import ErrorPages
+from chp.handlers.metrics import make_metrics_application
+from chp.handlers.proxy import ProxyHandler
+from chp.handlers.redirect import make_redirect_application
+from chp.metrics import Metrics
+from chp.routing.storage import load_store
+from chp.routing.table import RouteTable
+from chp.runtime import Runtime
+from chp.servers.proxy import ProxyServer
+from chp.upstream.direct import DirectUpstream
+
+# Seconds between two looks at how many connections are still busy when the proxy stops.
+_DRAIN_INTERVAL = 0.02
+# Seconds that aborted connections get to end.
+_CLOSE_TIMEOUT = 2.0
+
+
+class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_level takes names in any case
+    """A configurable reverse proxy for JupyterHub.
+
+    As a command: :func:`main`. Inside another program with a running event loop::
+
+        proxy = ConfigurableProxy(port=0, auth_token="secret")
+        await proxy.start_servers()
+        ...  # it listens on proxy.proxy_address and proxy.api_address
+        await proxy.stop()
+    """
+
+    name = "chp"
+    description = "A configurable reverse proxy for JupyterHub."
+    version = chp.__version__
+    # chp.config.cli reads the command line; traitlets' own parser has nothing to know.
+    flags: dict[str, Any] = {}
+    aliases: dict[str, Any] = {}
+
+    # While the servers run:
+    table: RouteTable
+    metrics: Metrics
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._listeners: dict[str, Listener] = {}  # by the name of the endpoint
+        self._servers: list[HTTPServer] = []
+        self._closing = contextlib.AsyncExitStack()
+
+    @default("log_format")
+    def _default_log_format(self) -> str:
+        return logs.FORMAT
+
+    @default("log_datefmt")
+    def _default_log_datefmt(self) -> str:
+        return logs.DATE_FORMAT
+
+    _log_formatter_cls = logs.Formatter  # type: ignore[assignment]  # only its name is used
+
+    @observe("config")
+    def _config_changed(self, change: Bunch) -> None:
+        # traitlets' Application also logs the whole configuration here, with every secret in it.
+        super(Application, self)._config_changed(change)
+
+    # -- Options -----------------------------------------------------------------------
+
+    def initialize(self, argv: Sequence[str] | None = None) -> None:
+        """Read the command line (by default the process's) and the configuration file.
+
+        Raises :class:`~chp.errors.ConfigError` or ``traitlets.TraitError`` with one clear line,
+        and ``SystemExit`` when only a help text or the like was asked for.
+        """
+        line = cli.parse(sys.argv[1:] if argv is None else argv, type(self))
+        if line.help:
+            self.print_help(classes=line.help == "help-all")
+            self.exit(0)
+        if line.version:
+            self.print_version()
+            self.exit(0)
+        if line.generate_config:
+            self._write_config_file(line.config_file or file.DEFAULT_NAME, replace_it=line.answer_yes)
+            self.exit(0)
+        config = self._load_file(line.config_file)
+        self.cli_config = Config({type(self).__name__: line.values})
+        config.merge(self.cli_config)
+        # Kept out of the configuration, so that nothing that shows it can show the token.
+        token = config[type(self).__name__].pop("auth_token", None)
+        if token is not None:
+            self.auth_token = token
+        self.update_config(config)
+
+    def _load_file(self, path: str) -> Config:
+        if not path and not os.path.exists(file.DEFAULT_NAME):
+            return Config()
+        path = path or file.DEFAULT_NAME
+        config = file.load(path)
+        file.check_names(config, type(self), path)
+        self._loaded_config_files = [path]
+        return config
+
+    def _write_config_file(self, path: str, *, replace_it: bool) -> None:
+        if os.path.exists(path) and not replace_it and not _confirmed(f"Replace {path}? [y/N] "):
+            raise ConfigError(f"{path} exists (-y replaces it)")
+        try:
+            Path(path).write_text(self.generate_config_file(), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"can't write {path}: {error.strerror}") from None
+        print(f"Wrote the default configuration to {path}")
+
+    def emit_description(self) -> Iterator[str]:  # type: ignore[override]
+        yield cli.USAGE
+
+    def emit_options_help(self) -> Iterator[str]:  # type: ignore[override]
+        yield from cli.help_lines(GROUPS)
+        yield ""
+
+    # -- Servers -----------------------------------------------------------------------
+
+    @property
+    def proxy_address(self) -> Address:
+        """Where the proxy listens: ``(host, port)``, or the path of a unix socket."""
+        return self._listeners[""].address
+
+    @property
+    def api_address(self) -> Address:
+        """Where the REST API listens."""
+        return self._listeners["api-"].address
+
+    @property
+    def metrics_address(self) -> Address:
+        """Where the metrics server listens. ``KeyError`` if there is none."""
+        return self._listeners["metrics-"].address
+
+    @property
+    def redirect_address(self) -> Address:
+        """Where the redirect server listens. ``KeyError`` if there is none."""
+        return self._listeners["redirect-"].address
+
+    async def start_servers(self) -> None:
+        """Start everything, on the running event loop; requests are served from then on.
+
+        Raises a :class:`~chp.errors.ChpError`, and leaves nothing behind, if an option can't be
+        used or an address is taken. :meth:`stop` ends what this began.
+        """
+        build.check_combinations(self, self.config[type(self).__name__])
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._closing = stack.pop_all()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = build.proxy_settings(self)
+        proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
+        if not self.auth_token:
+            self.log.warning("REST API is not authenticated.")
+
+        # Addresses first: most of what can go wrong goes wrong here.
+        self._listeners, self._servers = {}, []
+        for endpoint in build.endpoints(self):
+            self._listeners[endpoint.name] = listener = self._listen(endpoint)
+            stack.callback(listener.close)
+
+        self.metrics = metrics = Metrics()
+        runtime = Runtime(asyncio.get_running_loop(), metrics, self.log)
+        stack.callback(runtime.close)
+        upstream = DirectUpstream(runtime, settings)
+        stack.push_async_callback(upstream.close)
+        self.table = table = RouteTable(
+            load_store(self.storage_backend, self._storage_config()),
+            metrics,
+            self.log,
+            host_routing=self.host_routing,
+            on_retired=lambda target: upstream.close_idle(target.origin),
+        )
+        stack.push_async_callback(table.close)
+        # Connections wait in the backlog meanwhile: nobody gets a 404 because of an early request.
+        await table.load()
+        if self.default_target:
+            await table.add("/", {"target": self.default_target})
+
+        stack.push_async_callback(self._close_servers, metrics)
+        error_pages = ErrorPages(
+            runtime, upstream, error_path=build.error_pages(self), error_target=self.error_target
+        )
+        handler = ProxyHandler(runtime, settings, table, upstream, error_pages, self.proxy_request)
+        proxy_url = self._serve("", ProxyServer(handler, runtime, settings, proxy_tls), proxy_tls)
+        self.log.info("Proxying %s to %s", proxy_url, self.default_target or "(no default)")
+
+        api = make_api_application(
+            table, metrics, self.log, auth_token=self.auth_token, max_body_size=self.api_max_body_size
+        )
+        api_url = self._serve("api-", HTTPServer(api, ssl_options=api_tls), api_tls)
+        self.log.info("Proxy API at %s/api/routes", api_url)
+
+        if "metrics-" in self._listeners:
+            page = make_metrics_application(metrics, routes=lambda: len(table.routes()))
+            self.log.info("Serve metrics at %s/metrics", self._serve("metrics-", HTTPServer(page)))
+
+        if "redirect-" in self._listeners:
+            to_port = self.redirect_to or int(self.proxy_address[1])
+            self._serve("redirect-", HTTPServer(make_redirect_application(to_port)))
+            from_port = self.redirect_address[1]
+            self.log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
+
+    def _storage_config(self) -> Mapping[str, Any]:
+        """Return what the configuration says about the store: ``c.ClassName.option = value``."""
+        section: Mapping[str, Any] = self.config.get(self.storage_backend.rpartition(".")[2], {})
+        return section
+
+    def _listen(self, endpoint: Endpoint) -> Listener:
+        if endpoint.ip == "*":
+            self.log.warning(
+                "Interpreting ip='*' as all-interfaces."
+                " Preferred usage is 0.0.0.0 for all IPv4 or '' for all-interfaces."
+            )
+            endpoint = replace(endpoint, ip="")
+        return endpoint.listen()
+
+    def _serve(self, name: str, server: HTTPServer, tls: ssl.SSLContext | None = None) -> str:
+        """Begin to accept on this endpoint; returns its URL for the log."""
+        listener = self._listeners[name]
+        server.add_sockets(listener.sockets)
+        self._servers.append(server)
+        return listener.url("https" if tls else "http")
+
+    async def stop(self) -> None:
+        """Stop listening, close every connection, and release everything. No error if nothing runs."""
+        await self._closing.pop_all().aclose()
+
+    async def _close_servers(self, metrics: Metrics) -> None:
+        # Nothing new on any server, before the first connection is closed.
+        for server in self._servers:
+            server.stop()
+        for listener in self._listeners.values():
+            listener.close()
+        # Idle connections and tunnels are closed by now: what is left is in the middle of a request.
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + self.drain_timeout / 1000
+        while metrics.client_connections and loop.time() < patience_ends:  # noqa: ASYNC110 - a plain number
+            await asyncio.sleep(_DRAIN_INTERVAL)
+        closing = asyncio.gather(*(server.close_all_connections() for server in self._servers))
+        try:
+            await asyncio.wait_for(closing, _CLOSE_TIMEOUT)
+        except asyncio.TimeoutError:  # the builtin one only since Python 3.11
+            self.log.warning("Connections did not close within %d s", _CLOSE_TIMEOUT)
+
+    # -- Process -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run until SIGINT or SIGTERM; a second signal ends the process at once.
+
+        Raises a :class:`~chp.errors.ChpError` if the servers can't be started.
+        """
+        logs.adopt_library_loggers(self.log)
+        loop = _new_event_loop(self.event_loop)
+        try:
+            loop.run_until_complete(self._run(loop))
+        finally:
+            loop.close()
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        stopping = asyncio.Event()
+        for number, message in ((signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")):
+            loop.add_signal_handler(number, functools.partial(self._on_signal, stopping, message))
+        try:
+            await self.start_servers()
+            self._write_pid_file()
+            await stopping.wait()
+        finally:
+            self._remove_pid_file()
+            await self.stop()
+
+    def _on_signal(self, stopping: asyncio.Event, message: str) -> None:
+        self.log.warning(message)
+        if stopping.is_set():
+            self._remove_pid_file()
+            for listener in self._listeners.values():
+                listener.remove_file()
+            os._exit(0)
+        stopping.set()
+
+    def _write_pid_file(self) -> None:
+        if self.pid_file:
+            self.log.info("Writing pid %s to %s", os.getpid(), self.pid_file)
+            try:
+                Path(self.pid_file).write_text(str(os.getpid()))
+            except OSError as error:
+                raise ConfigError(f"--pid-file: can't write {self.pid_file}: {error.strerror}") from None
+
+    def _remove_pid_file(self) -> None:
+        # Unless another process has written its own number there since.
+        with contextlib.suppress(OSError):
+            if self.pid_file and Path(self.pid_file).read_text() == str(os.getpid()):
+                os.unlink(self.pid_file)
+
+
+def _new_event_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name != "asyncio":
+        try:
+            import uvloop  # noqa: PLC0415 - optional
+        except ImportError:
+            if name == "uvloop":
+                raise ConfigError("--event-loop: uvloop is not installed") from None
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def _confirmed(question: str) -> bool:
+    return sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the proxy as a command: exit status 0, or 1 and one line on stderr."""
+    proxy = ConfigurableProxy()
+    try:
+        proxy.initialize(argv)
+        proxy.start()
+    except (ChpError, TraitError) as error:
+        sys.exit(f"{proxy.name}: {' '.join(str(error).split())}")

@@ -1,0 +1,1 @@
+"""What an operator can set, and how it becomes what the servers and the data plane read."""

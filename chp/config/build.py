@@ -1,0 +1,118 @@
+"""From the options to what the servers and the data plane are made with."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Collection
+from pathlib import Path
+
+from chp.config import tls
+from chp.config.listen import Endpoint
+from chp.config.options import Options
+from chp.config.options.forwarding import split_header
+from chp.config.options.limits import LimitOptions
+from chp.config.settings import ProxySettings
+from chp.errors import ConfigError
+
+
+def check_combinations(options: Options, given: Collection[str]) -> None:
+    """Raise :class:`ConfigError` for options that contradict each other.
+
+    ``given`` has the names of those that the operator has set.
+    """
+    for prefix in ("", "api_", "metrics_"):
+        others = [name for name in (f"{prefix}port", f"{prefix}ip") if name in given]
+        if getattr(options, f"{prefix}socket") and others:
+            text = f"--{prefix}socket can't be used with --{others[0]}. Pick one."
+            raise ConfigError(text.replace("_", "-"))
+    if options.error_target and options.error_path:
+        raise ConfigError("Cannot specify both error-target and error-path. Pick one.")
+    if options.redirect_port is not None:
+        if not options.ssl_key and not options.ssl_cert:
+            raise ConfigError("HTTPS redirection specified but certificates not provided.")
+        if options.socket and options.redirect_to is None:
+            raise ConfigError("--redirect-port needs --redirect-to when the proxy listens on a socket")
+
+
+def endpoints(options: Options) -> list[Endpoint]:
+    """Return where each server is to listen. The proxy and the API are always there."""
+    wanted = [
+        Endpoint("", options.ip, options.port, options.socket),
+        Endpoint("api-", options.api_ip, options.api_port, options.api_socket),
+    ]
+    if options.metrics_port is not None or options.metrics_socket:
+        port = options.metrics_port or 0
+        wanted.append(Endpoint("metrics-", options.metrics_ip, port, options.metrics_socket))
+    if options.redirect_port is not None:
+        wanted.append(Endpoint("redirect-", options.ip, options.redirect_port))
+    return wanted
+
+
+def proxy_tls(options: Options) -> ssl.SSLContext | None:
+    """Return what the proxy needs to speak HTTPS, if it does. Raises :class:`ConfigError`."""
+    passphrase = os.environ.get("CONFIGPROXY_SSL_KEY_PASSPHRASE", "")
+    return tls.server_context(
+        tls.Files("--ssl", options.ssl_key, options.ssl_cert, options.ssl_ca, passphrase),
+        _tls_policy(options),
+        request_cert=options.ssl_request_cert,
+        reject_unauthorized=options.ssl_reject_unauthorized,
+    )
+
+
+def api_tls(options: Options) -> ssl.SSLContext | None:
+    """Return what the REST API needs to speak HTTPS, if it does. Raises :class:`ConfigError`."""
+    passphrase = os.environ.get("CONFIGPROXY_API_SSL_KEY_PASSPHRASE", "")
+    return tls.server_context(
+        tls.Files("--api-ssl", options.api_ssl_key, options.api_ssl_cert, options.api_ssl_ca, passphrase),
+        _tls_policy(options),
+        request_cert=options.api_ssl_request_cert,
+        reject_unauthorized=options.api_ssl_reject_unauthorized,
+    )
+
+
+def proxy_settings(options: Options) -> ProxySettings:
+    """Return what the data plane reads: seconds, bytes. Raises :class:`ConfigError`."""
+    # Of several with one name the last one is sent.
+    fields = {name.lower(): (name, value) for name, value in map(split_header, options.custom_header)}
+    keep_alive = options.keep_alive_timeout or LimitOptions.keep_alive_timeout.default_value
+    return ProxySettings(
+        x_forward=options.x_forward,
+        prepend_path=options.prepend_path,
+        include_prefix=options.include_prefix,
+        change_origin=options.change_origin,
+        custom_fields=tuple((name.encode(), value.encode()) for name, value in fields.values()),
+        host_routing=options.host_routing,
+        auto_rewrite=options.auto_rewrite,
+        protocol_rewrite=options.protocol_rewrite,
+        client_timeout=options.timeout / 1000 or None,
+        upstream_timeout=options.proxy_timeout / 1000 or None,
+        keep_alive_timeout=keep_alive / 1000,
+        head_timeout=options.head_timeout / 1000,
+        connect_timeout=options.connect_timeout / 1000,
+        tls_handshake_timeout=options.tls_handshake_timeout / 1000,
+        max_head_size=options.max_head_size,
+        max_field_count=options.max_field_count,
+        write_buffer_high=options.write_buffer_high,
+        pool_idle_timeout=options.pool_idle_timeout / 1000,
+        pool_max_idle=options.pool_max_idle,
+        client_tls=tls.client_context(
+            tls.Files("--client-ssl", options.client_ssl_key, options.client_ssl_cert, options.client_ssl_ca),
+            _tls_policy(options),
+            insecure=options.insecure,
+        ),
+    )
+
+
+def error_pages(options: Options) -> str:
+    """Return the directory of the error pages: the operator's, or the one that comes with the package."""
+    if options.error_path:
+        return options.error_path
+    # An installed package has share/ inside it; in a checkout (pip install -e) it is beside it.
+    package = Path(__file__).parent.parent
+    inside = package / "share" / "chp-errors"
+    return str(inside if inside.is_dir() else package.parent / "share" / "chp-errors")
+
+
+def _tls_policy(options: Options) -> tls.Policy:
+    return tls.Policy(options.ssl_protocol, options.ssl_ciphers, options.ssl_allow_rc4, options.ssl_dhparam)

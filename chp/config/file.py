@@ -1,0 +1,50 @@
+"""The configuration file: Python (``c.ConfigurableProxy.port = 8000``), or JSON by its name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import traceback
+
+from traitlets.config import Config, Configurable
+from traitlets.config.loader import JSONFileConfigLoader, PyFileConfigLoader
+
+from chp.errors import ConfigError
+
+DEFAULT_NAME = "chp_config.py"
+
+
+def load(path: str) -> Config:
+    """Run a configuration file. Raises :class:`ConfigError`, with the line where it fails."""
+    full_path = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isfile(full_path):
+        raise ConfigError(f"no configuration file {path}")
+    loader = JSONFileConfigLoader if path.endswith(".json") else PyFileConfigLoader
+    try:
+        return loader(full_path).load_config()
+    # The file is a program: anything can come out of it, sys.exit() included.
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == full_path]
+        if isinstance(error, SyntaxError):
+            lines.append(error.lineno)
+        where = f"{path}, line {lines[-1]}" if lines else path
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"configuration file {where}: {type(error).__name__}: {what}") from error
+
+
+def check_names(config: Config, configurable: type[Configurable], path: str) -> None:
+    """Raise :class:`ConfigError` if the file sets an option that does not exist.
+
+    An error and not a warning: behind a misspelled ``ssl_reject_unauthorized``
+    the proxy would be open without anybody noticing.
+    """
+    for cls in configurable.mro():
+        if not issubclass(cls, Configurable) or cls.__name__ not in config:
+            continue
+        known = configurable.class_trait_names(config=True)
+        for name in config[cls.__name__]:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                raise ConfigError(f"configuration file {path}: unknown option {cls.__name__}.{name}{hint}")

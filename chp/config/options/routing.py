@@ -1,0 +1,99 @@
+"""Options: routes, the REST API's token, and what is shown when there is no route or no target."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from traitlets import Bool, HasTraits, TraitError, Unicode, default, validate
+from traitlets.utils.bunch import Bunch
+
+from chp.config.files import read_text
+from chp.errors import ConfigError, InvalidTarget
+from chp.http1.target import Target
+
+
+class RoutingOptions(HasTraits):
+    """Routes and error pages"""
+
+    default_target = Unicode(
+        "",
+        help="""
+        Where requests go that no route matches, for example ``http://127.0.0.1:8081``.
+
+        The same as adding the route ``/`` with this target at the start. JupyterHub adds that
+        route itself.
+        """,
+    ).tag(config=True, metavar="URL")
+
+    host_routing = Bool(
+        False,
+        help="""
+        Route by host name: the first part of a route's path is the host.
+
+        ``/hub.example.com/user/x`` matches requests for ``/user/x`` with the host
+        ``hub.example.com``, ``/`` is the default for all hosts.
+        """,
+    ).tag(config=True)
+
+    storage_backend = Unicode(
+        "",
+        help="""
+        Keep routes in this store, a Python class ``package.module.Class``; by default in memory.
+
+        With the default the routes are gone when the proxy ends; JupyterHub adds them again.
+        """,
+    ).tag(config=True, metavar="CLASS")
+
+    error_target = Unicode(
+        "",
+        help="""
+        Fetch error pages from this server, for example ``http://127.0.0.1:8081/hub/error``.
+
+        The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails, the
+        default page is shown.
+        """,
+    ).tag(config=True, metavar="URL")
+
+    @validate("default_target", "error_target")
+    def _check_target(self, proposal: Bunch) -> Any:
+        if proposal.value:
+            try:
+                Target.parse(proposal.value)
+            except InvalidTarget as error:
+                raise TraitError(f"{proposal.trait.name}: {error}") from None
+        return proposal.value
+
+    error_path = Unicode(
+        "",
+        help="""
+        A directory with error pages: ``404.html``, ``503.html``, and ``error.html`` for all others.
+
+        The files are read again for each error, so that an edit shows at once.
+        """,
+    ).tag(config=True, metavar="DIR")
+
+    auth_token = Unicode(
+        help="""
+        The secret that REST API requests have to show, as ``Authorization: token SECRET``.
+
+        By default it is the value of the environment variable CONFIGPROXY_AUTH_TOKEN, or the
+        content of the file that CONFIGPROXY_AUTH_TOKEN_FILE names. There is no command line
+        option for it, because every user of a machine can read command lines. Without a token
+        the API is open to everybody who reaches it.
+        """,
+    ).tag(config=True, flag=False)
+
+    @default("auth_token")
+    def _default_auth_token(self) -> str:
+        token = os.environ.get("CONFIGPROXY_AUTH_TOKEN", "")
+        path = os.environ.get("CONFIGPROXY_AUTH_TOKEN_FILE", "")
+        if not path:
+            return token
+        if token:
+            both = "CONFIGPROXY_AUTH_TOKEN and CONFIGPROXY_AUTH_TOKEN_FILE"
+            raise ConfigError(f"{both} are both set. Pick one.")
+        token = read_text("CONFIGPROXY_AUTH_TOKEN_FILE", path).strip()
+        if not token:  # no open API because of a file that is not written yet
+            raise ConfigError(f"CONFIGPROXY_AUTH_TOKEN_FILE: {path} is empty")
+        return token

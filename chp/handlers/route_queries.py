@@ -1,0 +1,101 @@
+"""What clients send to the REST API, read strictly: a posted route, and a date."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import datetime, timezone
+
+from chp.errors import BadRequest
+
+# Nested deeper than anybody's route data, and far from what the encoder
+# can't take when the route is shown.
+MAX_DEPTH = 100
+
+# ECMAScript's date-time format, a profile of ISO 8601.
+_DATE = re.compile(
+    r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2}))?)?"
+    r"(?P<time>[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})"
+    r"(?::(?P<second>[0-9]{2})(?P<fraction>[.,][0-9]+)?)?"
+    r"(?P<zone>[Zz]|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
+
+
+def parse_route_data(body: bytes) -> dict[str, object]:
+    """Parse a posted route: a JSON object (RFC 8259) with the string ``target``.
+
+    Raises :class:`BadRequest` with CHP's texts.
+    """
+    try:
+        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        _check_depth(data)
+    except UnicodeDecodeError:
+        raise BadRequest("Body not valid JSON: not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("Body not valid JSON: nested too deeply") from None
+    except ValueError as error:  # json.JSONDecodeError is one
+        raise BadRequest(f"Body not valid JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("target"), str):
+        raise BadRequest("Must specify 'target' as string")
+    return data
+
+
+def parse_date(text: str) -> float:
+    """Return the seconds since the epoch of an ISO 8601 date.
+
+    As in CHP, a date is one of UTC, and a time without zone is local time.
+    Raises :class:`ValueError`.
+    """
+    match = _DATE.fullmatch(text)
+    if match is None:
+        raise ValueError("not ISO 8601")
+    moment = datetime(
+        int(match["year"]),
+        int(match["month"] or 1),
+        int(match["day"] or 1),
+        int(match["hour"] or 0),
+        int(match["minute"] or 0),
+        int(match["second"] or 0),
+    )
+    zone = match["zone"]
+    try:
+        if match["time"] and not zone:
+            seconds = moment.timestamp()
+        else:
+            seconds = moment.replace(tzinfo=timezone.utc).timestamp()
+    except (OverflowError, OSError):
+        raise ValueError("out of range") from None
+    if match["fraction"]:
+        seconds += float("0." + match["fraction"][1:])
+    if zone and zone not in "Zz":
+        offset = int(zone[1:3]) * 3600 + int(zone[-2:]) * 60
+        seconds += offset if zone[0] == "-" else -offset
+    return seconds
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("number out of range")
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Refuse what could be parsed here, but not be written again deeper in the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        if not inner:
+            return
+        level = inner
+    raise ValueError("nested too deeply")

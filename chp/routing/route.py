@@ -1,0 +1,53 @@
+"""One route: a path prefix, its target and when it was last used."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from time import time
+
+from chp.http1.target import Target
+from chp.metrics import Metrics
+
+
+class Route:
+    """A row of the route table.
+
+    The data plane may keep it across a request or tunnel: when the route is
+    posted again, the same object gets the new target, so that the activity
+    of what runs already still counts.
+    """
+
+    __slots__ = ("_metrics", "data", "depth", "last_activity", "path", "saved_activity", "target")
+
+    def __init__(
+        self,
+        path: str,
+        target: Target,
+        data: dict[str, object],
+        last_activity: float,
+        depth: int,
+        metrics: Metrics,
+    ) -> None:
+        self.path = path  # the key as posted, cleaned
+        self.target = target
+        self.data = data  # what was posted beside the target
+        self.last_activity = last_activity  # seconds since the epoch
+        self.depth = depth  # path segments of the prefix, the host not counted
+        self.saved_activity = last_activity  # what the store knows
+        self._metrics = metrics
+
+    def touch(self) -> None:
+        """Note activity: data in either direction, or the end of a successful response."""
+        self.last_activity = time()
+        # Reading the clock a second and third time would cost more than the
+        # update itself: the summary's sum is the time that stores need.
+        self._metrics.last_activity_count += 1
+
+    def as_json(self) -> dict[str, object]:
+        """Return what the REST API shows and stores keep; the target is byte for byte as posted."""
+        return {**self.data, "target": self.target.url, "last_activity": format_time(self.last_activity)}
+
+
+def format_time(seconds: float) -> str:
+    """Write seconds since the epoch as ISO 8601 in UTC, with milliseconds and ``Z``."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
