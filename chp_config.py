@@ -1,493 +1,297 @@
-# Configuration file for chp.
+# Configuration file for chp. Take the comment sign away from what you change.
 
-c = get_config()  #noqa
+c = get_config()  # noqa: F821
 
-#------------------------------------------------------------------------------
-# Application(SingletonConfigurable) configuration
-#------------------------------------------------------------------------------
-## This is an application.
+# -- Addresses --
 
-## The date format used by logging formatters for `logging.Formatter` ``datefmt``
-#  parameter
-#  Default: '%Y-%m-%d %H:%M:%S'
-# c.Application.log_datefmt = '%Y-%m-%d %H:%M:%S'
-
-## The Logging format template
-#  Default: '[%(name)s]%(highlevel)s %(message)s'
-# c.Application.log_format = '[%(name)s]%(highlevel)s %(message)s'
-
-## Set the log level by value or name.
-#  Choices: any of [0, 10, 20, 30, 40, 50, 'DEBUG', 'INFO', 'WARN', 'ERROR', 'CRITICAL']
-#  Default: 30
-# c.Application.log_level = 30
-
-## Configure additional log handlers.
-#  
-#  The default stderr logs handler is configured by the log_level, log_datefmt
-#  and log_format settings.
-#  
-#  This configuration can be used to configure additional handlers (e.g. to
-#  output the log to a file) or for finer control over the default handlers.
-#  
-#  If provided this should be a logging configuration dictionary, for more
-#  information see:
-#  https://docs.python.org/3/library/logging.config.html#logging-config-
-#  dictschema
-#  
-#  This dictionary is merged with the base logging configuration which defines
-#  the following:
-#  
-#  * A logging formatter intended for interactive use called
-#    ``console``.
-#  * A logging handler that writes to stderr called
-#    ``console`` which uses the formatter ``console``.
-#  * A logger with the name of this application set to ``DEBUG``
-#    level.
-#  
-#  This example adds a new handler that writes to a file:
-#  
-#  .. code-block:: python
-#  
-#     c.Application.logging_config = {
-#         "handlers": {
-#             "file": {
-#                 "class": "logging.FileHandler",
-#                 "level": "DEBUG",
-#                 "filename": "<path/to/file>",
-#             }
-#         },
-#         "loggers": {
-#             "<application-name>": {
-#                 "level": "DEBUG",
-#                 # NOTE: if you don't list the default "console"
-#                 # handler here then it will be disabled
-#                 "handlers": ["console", "file"],
-#             },
-#         },
-#     }
-#  Default: {}
-# c.Application.logging_config = {}
-
-## Instead of starting the Application, dump configuration to stdout
-#  Default: False
-# c.Application.show_config = False
-
-## Instead of starting the Application, dump configuration to stdout (as JSON)
-#  Default: False
-# c.Application.show_config_json = False
-
-#------------------------------------------------------------------------------
-# ConfigurableProxy(Application) configuration
-#------------------------------------------------------------------------------
-## A configurable reverse proxy for JupyterHub.
-#  
-#  As a command: :func:`main`. Inside another program with a running event loop::
-#  
-#      proxy = ConfigurableProxy(port=0, auth_token="secret")
-#      await proxy.start_servers()
-#      ...  # it listens on proxy.proxy_address and proxy.api_address
-#      await proxy.stop()
-
-## IP address or host name for REST API requests; empty: all interfaces.
-#  
-#  Who reaches the API and has the token decides where every user's requests go:
-#  keep it on an address that only the Hub can reach.
-#  Default: 'localhost'
-# c.ConfigurableProxy.api_ip = 'localhost'
-
-## The largest body of a REST API request, in bytes; a larger one gets a 413.
-#  Default: 1048576
-# c.ConfigurableProxy.api_max_body_size = 1048576
-
-## Port for REST API requests; by default the proxy's port plus one.
-#  
-#  Where the proxy's port is 0, it is any free port too.
-#  Default: 0
-# c.ConfigurableProxy.api_port = 0
-
-## Path of a unix domain socket for the REST API, instead of an IP address and
-#  port.
-#  Default: ''
-# c.ConfigurableProxy.api_socket = ''
-
-## Authorities that the certificates of the API's clients are checked against, a
-#  PEM file.
-#  Default: ''
-# c.ConfigurableProxy.api_ssl_ca = ''
-
-## The REST API's certificate, a PEM file; with it the API speaks HTTPS.
-#  Default: ''
-# c.ConfigurableProxy.api_ssl_cert = ''
-
-## The REST API's private key, a PEM file.
-#  
-#  The passphrase of an encrypted one is taken from the environment variable
-#  CONFIGPROXY_API_SSL_KEY_PASSPHRASE.
-#  Default: ''
-# c.ConfigurableProxy.api_ssl_key = ''
-
-## Refuse clients of the API without a certificate (only meaningful with ``--api-
-#  ssl-request-cert``).
-#  Default: False
-# c.ConfigurableProxy.api_ssl_reject_unauthorized = False
-
-## Ask clients of the API for a certificate.
-#  Default: False
-# c.ConfigurableProxy.api_ssl_request_cert = False
-
-## The secret that REST API requests have to show, as ``Authorization: token
-#  SECRET``.
-#  
-#  By default it is the value of the environment variable CONFIGPROXY_AUTH_TOKEN,
-#  or the content of the file that CONFIGPROXY_AUTH_TOKEN_FILE names. There is no
-#  command line option for it, because every user of a machine can read command
-#  lines. Without a token the API is open to everybody who reaches it.
-#  Default: ''
-# c.ConfigurableProxy.auth_token = ''
-
-## Rewrite host and port of the Location in redirects that point at the target.
-#  Default: False
-# c.ConfigurableProxy.auto_rewrite = False
-
-## Send the target's host and port as Host, instead of what the client sent.
-#  Default: False
-# c.ConfigurableProxy.change_origin = False
-
-## Authorities that the certificates of https targets are checked against, a PEM
-#  file.
-#  
-#  By default the system's authorities.
-#  Default: ''
-# c.ConfigurableProxy.client_ssl_ca = ''
-
-## The certificate that https targets are shown, a PEM file.
-#  Default: ''
-# c.ConfigurableProxy.client_ssl_cert = ''
-
-## The private key for the certificate that https targets are shown, a PEM file.
-#  Default: ''
-# c.ConfigurableProxy.client_ssl_key = ''
-
-## Accepted for compatibility; targets without a valid certificate are always
-#  refused.
-#  
-#  ``--insecure`` accepts them.
-#  Default: False
-# c.ConfigurableProxy.client_ssl_reject_unauthorized = False
-
-## Accepted for compatibility; targets always have to show a certificate.
-#  Default: False
-# c.ConfigurableProxy.client_ssl_request_cert = False
-
-## Give up on a target that does not accept a connection within this many
-#  milliseconds.
-#  Default: 10000
-# c.ConfigurableProxy.connect_timeout = 10000
-
-## Add a header to proxied requests; may be given more than once.
-#  
-#  ``--custom-header 'X-Served-By: hub'``, or in a file
-#  ``c.ConfigurableProxy.custom_header = ["X-Served-By: hub"]``. It replaces the
-#  same header of the client; of several with the same name the last one is sent.
-#  Default: []
-# c.ConfigurableProxy.custom_header = []
-
-## Where requests go that no route matches, for example
-#  ``http://127.0.0.1:8081``.
-#  
-#  The same as adding the route ``/`` with this target at the start. JupyterHub
-#  adds that route itself.
-#  Default: ''
-# c.ConfigurableProxy.default_target = ''
-
-## How many milliseconds requests that are under way get to finish when the proxy
-#  stops.
-#  
-#  Idle connections and WebSockets are closed at once. A second signal ends the
-#  wait.
-#  Default: 5000
-# c.ConfigurableProxy.drain_timeout = 5000
-
-## A directory with error pages: ``404.html``, ``503.html``, and ``error.html``
-#  for all others.
-#  
-#  The files are read again for each error, so that an edit shows at once.
-#  Default: ''
-# c.ConfigurableProxy.error_path = ''
-
-## Fetch error pages from this server, for example
-#  ``http://127.0.0.1:8081/hub/error``.
-#  
-#  The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails,
-#  the default page is shown.
-#  Default: ''
-# c.ConfigurableProxy.error_target = ''
-
-## The event loop: uvloop, asyncio, or auto for uvloop where it is installed.
-#  
-#  uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs
-#  it.
-#  Choices: any of ['auto', 'uvloop', 'asyncio']
-#  Default: 'auto'
-# c.ConfigurableProxy.event_loop = 'auto'
-
-## Close a client's connection whose request head is not complete after this many
-#  milliseconds.
-#  
-#  It keeps clients that send a byte now and then from holding connections for
-#  ever.
-#  Default: 60000
-# c.ConfigurableProxy.head_timeout = 60000
-
-## Route by host name: the first part of a route's path is the host.
-#  
-#  ``/hub.example.com/user/x`` matches requests for ``/user/x`` with the host
-#  ``hub.example.com``, ``/`` is the default for all hosts.
-#  Default: False
-# c.ConfigurableProxy.host_routing = False
-
-## Include the routing prefix in proxied requests.
-#  
-#  Without it, a request for ``/user/x/tree`` on the route ``/user/x`` is sent on
-#  as ``/tree``.
-#  Default: True
-# c.ConfigurableProxy.include_prefix = True
-
-## Do not verify the certificates of https targets.
-#  
-#  Whoever can get between the proxy and a target can then read and change
-#  everything.
-#  Default: False
-# c.ConfigurableProxy.insecure = False
-
-## Public-facing IP address or host name of the proxy; empty: all interfaces.
-#  
-#  All interfaces include IPv6. ``*`` means the same and is accepted with a
-#  warning.
-#  Default: ''
+# Public-facing IP address or host name of the proxy; empty: all interfaces.
+#
+# All interfaces include IPv6. ``*`` means the same and is accepted with a warning.
 # c.ConfigurableProxy.ip = ''
 
-## Close a client's connection that has no request for this many milliseconds; 0:
-#  the default.
-#  
-#  A load balancer in front of the proxy should have a shorter one than this.
-#  Default: 5000
-# c.ConfigurableProxy.keep_alive_timeout = 5000
-
-## The date format used by logging formatters for `logging.Formatter` ``datefmt``
-#  parameter
-#  See also: Application.log_datefmt
-# c.ConfigurableProxy.log_datefmt = '%Y-%m-%d %H:%M:%S'
-
-## The Logging format template
-#  See also: Application.log_format
-# c.ConfigurableProxy.log_format = '[%(name)s]%(highlevel)s %(message)s'
-
-## How much to log: debug, info, warn or error.
-#  
-#  info says which routes come and go, warn what needs attention, error what
-#  failed.
-#  Default: 'info'
-# c.ConfigurableProxy.log_level = 'info'
-
-## 
-#  See also: Application.logging_config
-# c.ConfigurableProxy.logging_config = {}
-
-## How many header lines a request may have; with more it gets a 431.
-#  Default: 256
-# c.ConfigurableProxy.max_field_count = 256
-
-## The largest head of a request or response, in bytes.
-#  
-#  A request with a larger one gets a 431, a response with a larger one becomes a
-#  503.
-#  Default: 65536
-# c.ConfigurableProxy.max_head_size = 65536
-
-## IP address or host name of the metrics server; empty: all interfaces.
-#  Default: ''
-# c.ConfigurableProxy.metrics_ip = ''
-
-## Port of the metrics server; without it (and without a socket) there is none.
-#  
-#  Prometheus finds the metrics at ``/metrics`` there. 0 is any free port.
-#  Default: None
-# c.ConfigurableProxy.metrics_port = None
-
-## Path of a unix domain socket for the metrics server, instead of an IP address
-#  and port.
-#  Default: ''
-# c.ConfigurableProxy.metrics_socket = ''
-
-## Write the process id to this file.
-#  
-#  It is written when the servers listen, and removed at exit.
-#  Default: ''
-# c.ConfigurableProxy.pid_file = ''
-
-## Close an unused connection to a target after this many milliseconds.
-#  
-#  A target that closes its unused connections earlier than this is no harm: a
-#  request that meets such a connection is sent again where that is safe.
-#  Default: 60000
-# c.ConfigurableProxy.pool_idle_timeout = 60000
-
-## How many unused connections to one target are kept open; 0: none.
-#  Default: 64
-# c.ConfigurableProxy.pool_max_idle = 64
-
-## Public-facing port of the proxy; 0: any free port.
-#  
-#  With 0, the port that was found is in the log.
-#  Default: 8000
+# Public-facing port of the proxy; 0: any free port.
+#
+# With 0, the port that was found is in the log.
 # c.ConfigurableProxy.port = 8000
 
-## Prepend the path of the target's URL to the path of proxied requests.
-#  Default: True
-# c.ConfigurableProxy.prepend_path = True
-
-## Rewrite the protocol of the Location in redirects that point at the target:
-#  http or https.
-#  Choices: any of ['', 'http', 'https']
-#  Default: ''
-# c.ConfigurableProxy.protocol_rewrite = ''
-
-## A function that may change each outgoing request before it is sent.
-#  
-#  For a configuration file only. It is called with the head of the request for
-#  the target, and has to be quick: all other requests wait for it.
-#  Default: None
-# c.ConfigurableProxy.proxy_request = None
-
-## Give up on a target that is silent for this many milliseconds in a request; 0:
-#  never.
-#  
-#  Before the response's head, the client gets a 503; later, its connection is
-#  reset.
-#  Default: 0
-# c.ConfigurableProxy.proxy_timeout = 0
-
-## Redirect HTTP requests on this port to the proxy's port with HTTPS.
-#  
-#  It listens on the same IP address as the proxy, and needs a certificate
-#  (``--ssl-cert``).
-#  Default: None
-# c.ConfigurableProxy.redirect_port = None
-
-## The port to which requests on the redirect port are sent; by default the
-#  proxy's own.
-#  
-#  For a proxy that clients reach by another port than the one that it listens
-#  on: in a container with ``--port 8443 --redirect-port 8000``, say
-#  ``--redirect-to 443``.
-#  Default: None
-# c.ConfigurableProxy.redirect_to = None
-
-## Instead of starting the Application, dump configuration to stdout
-#  See also: Application.show_config
-# c.ConfigurableProxy.show_config = False
-
-## Instead of starting the Application, dump configuration to stdout (as JSON)
-#  See also: Application.show_config_json
-# c.ConfigurableProxy.show_config_json = False
-
-## Path of a unix domain socket for the proxy to listen on, instead of an IP
-#  address and port.
-#  
-#  The file gets the modes that the umask gives. A file that an earlier process
-#  left is replaced if nobody listens on it. It is removed at exit.
-#  Default: ''
+# Path of a unix domain socket for the proxy to listen on, instead of an IP address and port.
+#
+# The file gets the modes that the umask gives. A file that an earlier process left is
+# replaced if nobody listens on it. It is removed at exit.
 # c.ConfigurableProxy.socket = ''
 
-## Allow the RC4 cipher as well. It is broken, and most OpenSSL libraries leave
-#  it out.
-#  Default: False
-# c.ConfigurableProxy.ssl_allow_rc4 = False
+# IP address or host name for REST API requests; empty: all interfaces.
+#
+# Who reaches the API and has the token decides where every user's requests go: keep
+# it on an address that only the Hub can reach.
+# c.ConfigurableProxy.api_ip = 'localhost'
 
-## Authorities that clients' certificates are checked against, a PEM file with
-#  one or more.
-#  
-#  Only used with ``--ssl-request-cert``; by default the system's authorities.
-#  Default: ''
-# c.ConfigurableProxy.ssl_ca = ''
+# Port for REST API requests; by default the proxy's port plus one.
+#
+# Where the proxy's port is 0, it is any free port too.
+# c.ConfigurableProxy.api_port = 0
 
-## The proxy's certificate, a PEM file; with it the proxy speaks HTTPS.
-#  
-#  The certificate comes first, then those of intermediate authorities.
-#  Default: ''
-# c.ConfigurableProxy.ssl_cert = ''
+# Path of a unix domain socket for the REST API, instead of an IP address and port.
+# c.ConfigurableProxy.api_socket = ''
 
-## The allowed ciphers up to TLS 1.2, in the notation of OpenSSL, separated by
-#  colons.
-#  
-#  By default those with forward secrecy and authenticated encryption. It counts
-#  for the API and for https targets as well.
-#  Default: ''
-# c.ConfigurableProxy.ssl_ciphers = ''
+# IP address or host name of the metrics server; empty: all interfaces.
+# c.ConfigurableProxy.metrics_ip = ''
 
-## Diffie-Hellman parameters, a PEM file. They are only needed for ciphers whose
-#  name begins with DHE.
-#  Default: ''
-# c.ConfigurableProxy.ssl_dhparam = ''
+# Port of the metrics server; without it (and without a socket) there is none.
+#
+# Prometheus finds the metrics at ``/metrics`` there. 0 is any free port.
+# c.ConfigurableProxy.metrics_port = None
 
-## The proxy's private key, a PEM file.
-#  
-#  The passphrase of an encrypted one is taken from the environment variable
-#  CONFIGPROXY_SSL_KEY_PASSPHRASE. Without this option the key is expected in the
-#  certificate's file.
-#  Default: ''
-# c.ConfigurableProxy.ssl_key = ''
+# Path of a unix domain socket for the metrics server, instead of an IP address and port.
+# c.ConfigurableProxy.metrics_socket = ''
 
-## Speak only this version: TLSv1_2 or TLSv1_3; by default both.
-#  
-#  TLSv1 and TLSv1_1 are accepted for very old clients, TLS and SSLv23 are the
-#  default. It counts for the API and for https targets as well.
-#  Default: ''
-# c.ConfigurableProxy.ssl_protocol = ''
+# Redirect HTTP requests on this port to the proxy's port with HTTPS.
+#
+# It listens on the same IP address as the proxy, and needs a certificate
+# (``--ssl-cert``).
+# c.ConfigurableProxy.redirect_port = None
 
-## Refuse clients without a certificate (only meaningful with ``--ssl-request-
-#  cert``).
-#  Default: False
-# c.ConfigurableProxy.ssl_reject_unauthorized = False
+# The port to which requests on the redirect port are sent; by default the proxy's own.
+#
+# For a proxy that clients reach by another port than the one that it listens on: in
+# a container with ``--port 8443 --redirect-port 8000``, say ``--redirect-to 443``.
+# c.ConfigurableProxy.redirect_to = None
 
-## Ask clients for a certificate.
-#  
-#  On its own, clients without one are let in; one that is shown has to be valid.
-#  Default: False
-# c.ConfigurableProxy.ssl_request_cert = False
+# -- Routes and error pages --
 
-## Keep routes in this store, a Python class ``package.module.Class``; by default
-#  in memory.
-#  
-#  With the default the routes are gone when the proxy ends; JupyterHub adds them
-#  again.
-#  Default: ''
+# Where requests go that no route matches, for example ``http://127.0.0.1:8081``.
+#
+# The same as adding the route ``/`` with this target at the start. JupyterHub adds that
+# route itself.
+# c.ConfigurableProxy.default_target = ''
+
+# Route by host name: the first part of a route's path is the host.
+#
+# ``/hub.example.com/user/x`` matches requests for ``/user/x`` with the host
+# ``hub.example.com``, ``/`` is the default for all hosts.
+# c.ConfigurableProxy.host_routing = False
+
+# Keep routes in this store, a Python class ``package.module.Class``; by default in memory.
+#
+# With the default the routes are gone when the proxy ends; JupyterHub adds them again.
 # c.ConfigurableProxy.storage_backend = ''
 
-## Drop a client's connection after this many milliseconds of silence in a
-#  request; 0: never.
-#  
-#  Silence means that nothing moves in either direction. Transfers that make
-#  progress may take as long as they like.
-#  Default: 0
+# Fetch error pages from this server, for example ``http://127.0.0.1:8081/hub/error``.
+#
+# The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails, the
+# default page is shown.
+# c.ConfigurableProxy.error_target = ''
+
+# A directory with error pages: ``404.html``, ``503.html``, and ``error.html`` for all others.
+#
+# The files are read again for each error, so that an edit shows at once.
+# c.ConfigurableProxy.error_path = ''
+
+# The secret that REST API requests have to show, as ``Authorization: token SECRET``.
+#
+# By default it is the value of the environment variable CONFIGPROXY_AUTH_TOKEN, or the
+# content of the file that CONFIGPROXY_AUTH_TOKEN_FILE names. There is no command line
+# option for it, because every user of a machine can read command lines. Without a token
+# the API is open to everybody who reaches it.
+# c.ConfigurableProxy.auth_token = ''
+
+# -- Forwarded requests and responses --
+
+# Add ``X-Forwarded-*`` headers to proxied requests.
+#
+# They tell the target the client's address, and the host, port and protocol that the
+# client used.
+# c.ConfigurableProxy.x_forward = True
+
+# Prepend the path of the target's URL to the path of proxied requests.
+# c.ConfigurableProxy.prepend_path = True
+
+# Include the routing prefix in proxied requests.
+#
+# Without it, a request for ``/user/x/tree`` on the route ``/user/x`` is sent on as ``/tree``.
+# c.ConfigurableProxy.include_prefix = True
+
+# Rewrite host and port of the Location in redirects that point at the target.
+# c.ConfigurableProxy.auto_rewrite = False
+
+# Rewrite the protocol of the Location in redirects that point at the target: http or https.
+# c.ConfigurableProxy.protocol_rewrite = ''
+
+# Send the target's host and port as Host, instead of what the client sent.
+# c.ConfigurableProxy.change_origin = False
+
+# Add a header to proxied requests; may be given more than once.
+#
+# ``--custom-header 'X-Served-By: hub'``, or in a file
+# ``c.ConfigurableProxy.custom_header = ["X-Served-By: hub"]``. It replaces the same
+# header of the client; of several with the same name the last one is sent.
+# c.ConfigurableProxy.custom_header = []
+
+# A function that may change each outgoing request before it is sent.
+#
+# For a configuration file only. It is called with the head of the request for the
+# target, and has to be quick: all other requests wait for it.
+# c.ConfigurableProxy.proxy_request = None
+
+# -- TLS --
+
+# The proxy's private key, a PEM file.
+#
+# The passphrase of an encrypted one is taken from the environment variable
+# CONFIGPROXY_SSL_KEY_PASSPHRASE. Without this option the key is expected in the
+# certificate's file.
+# c.ConfigurableProxy.ssl_key = ''
+
+# The proxy's certificate, a PEM file; with it the proxy speaks HTTPS.
+#
+# The certificate comes first, then those of intermediate authorities.
+# c.ConfigurableProxy.ssl_cert = ''
+
+# Authorities that clients' certificates are checked against, a PEM file with one or more.
+#
+# Only used with ``--ssl-request-cert``; by default the system's authorities.
+# c.ConfigurableProxy.ssl_ca = ''
+
+# Ask clients for a certificate.
+#
+# On its own, clients without one are let in; one that is shown has to be valid.
+# c.ConfigurableProxy.ssl_request_cert = False
+
+# Refuse clients without a certificate (only meaningful with ``--ssl-request-cert``).
+# c.ConfigurableProxy.ssl_reject_unauthorized = False
+
+# Speak only this version: TLSv1_2 or TLSv1_3; by default both.
+#
+# TLSv1 and TLSv1_1 are accepted for very old clients, TLS and SSLv23 are the default.
+# It counts for the API and for https targets as well.
+# c.ConfigurableProxy.ssl_protocol = ''
+
+# The allowed ciphers up to TLS 1.2, in the notation of OpenSSL, separated by colons.
+#
+# By default those with forward secrecy and authenticated encryption. It counts for the
+# API and for https targets as well.
+# c.ConfigurableProxy.ssl_ciphers = ''
+
+# Allow the RC4 cipher as well. It is broken, and most OpenSSL libraries leave it out.
+# c.ConfigurableProxy.ssl_allow_rc4 = False
+
+# Diffie-Hellman parameters, a PEM file. They are only needed for ciphers whose name begins with DHE.
+# c.ConfigurableProxy.ssl_dhparam = ''
+
+# The REST API's private key, a PEM file.
+#
+# The passphrase of an encrypted one is taken from the environment variable
+# CONFIGPROXY_API_SSL_KEY_PASSPHRASE.
+# c.ConfigurableProxy.api_ssl_key = ''
+
+# The REST API's certificate, a PEM file; with it the API speaks HTTPS.
+# c.ConfigurableProxy.api_ssl_cert = ''
+
+# Authorities that the certificates of the API's clients are checked against, a PEM file.
+# c.ConfigurableProxy.api_ssl_ca = ''
+
+# Ask clients of the API for a certificate.
+# c.ConfigurableProxy.api_ssl_request_cert = False
+
+# Refuse clients of the API without a certificate (only meaningful with ``--api-ssl-request-cert``).
+# c.ConfigurableProxy.api_ssl_reject_unauthorized = False
+
+# The private key for the certificate that https targets are shown, a PEM file.
+# c.ConfigurableProxy.client_ssl_key = ''
+
+# The certificate that https targets are shown, a PEM file.
+# c.ConfigurableProxy.client_ssl_cert = ''
+
+# Authorities that the certificates of https targets are checked against, a PEM file.
+#
+# By default the system's authorities.
+# c.ConfigurableProxy.client_ssl_ca = ''
+
+# Accepted for compatibility; targets always have to show a certificate.
+# c.ConfigurableProxy.client_ssl_request_cert = False
+
+# Accepted for compatibility; targets without a valid certificate are always refused.
+#
+# ``--insecure`` accepts them.
+# c.ConfigurableProxy.client_ssl_reject_unauthorized = False
+
+# Do not verify the certificates of https targets.
+#
+# Whoever can get between the proxy and a target can then read and change everything.
+# c.ConfigurableProxy.insecure = False
+
+# -- Timeouts (in milliseconds) and limits --
+
+# Drop a client's connection after this many milliseconds of silence in a request; 0: never.
+#
+# Silence means that nothing moves in either direction. Transfers that make progress
+# may take as long as they like.
 # c.ConfigurableProxy.timeout = 0
 
-## Close a client's connection whose TLS handshake takes longer than this many
-#  milliseconds.
-#  Default: 30000
+# Give up on a target that is silent for this many milliseconds in a request; 0: never.
+#
+# Before the response's head, the client gets a 503; later, its connection is reset.
+# c.ConfigurableProxy.proxy_timeout = 0
+
+# Close a client's connection that has no request for this many milliseconds; 0: the default.
+#
+# A load balancer in front of the proxy should have a shorter one than this.
+# c.ConfigurableProxy.keep_alive_timeout = 5000
+
+# How many milliseconds requests that are under way get to finish when the proxy stops.
+#
+# Idle connections and WebSockets are closed at once. A second signal ends the wait.
+# c.ConfigurableProxy.drain_timeout = 5000
+
+# Give up on a target that does not accept a connection within this many milliseconds.
+# c.ConfigurableProxy.connect_timeout = 10000
+
+# Close a client's connection whose request head is not complete after this many milliseconds.
+#
+# It keeps clients that send a byte now and then from holding connections for ever.
+# c.ConfigurableProxy.head_timeout = 60000
+
+# Close a client's connection whose TLS handshake takes longer than this many milliseconds.
 # c.ConfigurableProxy.tls_handshake_timeout = 30000
 
-## How many bytes may wait for a slow peer before the sender is paused.
-#  
-#  Each connection may hold as much, so this bounds the memory that slow clients
-#  cost.
-#  Default: 65536
+# Close an unused connection to a target after this many milliseconds.
+#
+# A target that closes its unused connections earlier than this is no harm: a request
+# that meets such a connection is sent again where that is safe.
+# c.ConfigurableProxy.pool_idle_timeout = 60000
+
+# How many unused connections to one target are kept open; 0: none.
+# c.ConfigurableProxy.pool_max_idle = 64
+
+# The largest head of a request or response, in bytes.
+#
+# A request with a larger one gets a 431, a response with a larger one becomes a 503.
+# c.ConfigurableProxy.max_head_size = 65536
+
+# How many header lines a request may have; with more it gets a 431.
+# c.ConfigurableProxy.max_field_count = 256
+
+# How many bytes may wait for a slow peer before the sender is paused.
+#
+# Each connection may hold as much, so this bounds the memory that slow clients cost.
 # c.ConfigurableProxy.write_buffer_high = 65536
 
-## Add ``X-Forwarded-*`` headers to proxied requests.
-#  
-#  They tell the target the client's address, and the host, port and protocol
-#  that the client used.
-#  Default: True
-# c.ConfigurableProxy.x_forward = True
+# The largest body of a REST API request, in bytes; a larger one gets a 413.
+# c.ConfigurableProxy.api_max_body_size = 1048576
+
+# -- Process --
+
+# How much to log: debug, info, warn or error.
+#
+# info says which routes come and go, warn what needs attention, error what failed.
+# c.ConfigurableProxy.log_level = 'info'
+
+# Write the process id to this file.
+#
+# It is written when the servers listen, and removed at exit.
+# c.ConfigurableProxy.pid_file = ''
+
+# The event loop: uvloop, asyncio, or auto for uvloop where it is installed.
+#
+# uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs it.
+# c.ConfigurableProxy.event_loop = 'auto'

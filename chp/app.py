@@ -131,6 +131,10 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             raise ConfigError(f"can't write {path}: {error.strerror}") from None
         print(f"Wrote the default configuration to {path}")
 
+    def generate_config_file(self, classes: object = None) -> str:
+        """Return a configuration file with every option, its help and its default."""
+        return "\n".join(file.default_lines(GROUPS, type(self).__name__)) + "\n"
+
     def emit_description(self) -> Iterator[str]:  # type: ignore[override]
         yield cli.USAGE
 
@@ -259,7 +263,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         # Idle connections and tunnels are closed by now: what is left is in the middle of a request.
         loop = asyncio.get_running_loop()
         patience_ends = loop.time() + self.drain_timeout / 1000
-        while metrics.client_connections and loop.time() < patience_ends:  # noqa: ASYNC110 - a plain number
+        while metrics.client_connections and loop.time() < patience_ends:
             await asyncio.sleep(_DRAIN_INTERVAL)
         closing = asyncio.gather(*(server.close_all_connections() for server in self._servers))
         try:

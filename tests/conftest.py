@@ -82,7 +82,9 @@ class PKI:
         self.directory = directory
         self.ca = self._make("ca", "-addext", "basicConstraints=critical,CA:TRUE")
         self.other_ca = self._make("other-ca", "-addext", "basicConstraints=critical,CA:TRUE")
-        self.cert = self._make("server", *self._signed, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        self.cert = self._make(
+            "server", *self._signed, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        )
         self.key = self._key("server")
         # As JupyterHub's internal certificates: without an Authority Key Identifier.
         self.client_cert = self._make("client", *self._signed, "-addext", "authorityKeyIdentifier=none")
@@ -101,7 +103,15 @@ class PKI:
 
     def _make(self, name: str, *options: str) -> str:
         cert = str(self.directory / f"{name}.pem")
-        new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", self._key(name))
+        new_key = (
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            self._key(name),
+        )
         self._openssl("req", "-x509", *new_key, "-out", cert, "-subj", f"/CN={name}", "-days", "1", *options)
         return cert
 

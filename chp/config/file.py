@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import textwrap
 import traceback
+from collections.abc import Iterator, Sequence
 
+from traitlets import HasTraits
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import JSONFileConfigLoader, PyFileConfigLoader
 
@@ -48,3 +51,22 @@ def check_names(config: Config, configurable: type[Configurable], path: str) -> 
                 close = difflib.get_close_matches(name, known, 1)
                 hint = f" (did you mean {close[0]}?)" if close else ""
                 raise ConfigError(f"configuration file {path}: unknown option {cls.__name__}.{name}{hint}")
+
+
+def default_lines(groups: Sequence[type[HasTraits]], class_name: str) -> Iterator[str]:
+    """Yield the lines of a configuration file with every option, its help and its default.
+
+    traitlets would add its own options with its own texts, which change from release to release.
+    """
+    yield "# Configuration file for chp. Take the comment sign away from what you change."
+    yield ""
+    yield "c = get_config()  # noqa: F821"
+    for group in groups:
+        yield from ("", f"# -- {group.__doc__} --")
+        traits = group.class_own_traits(config=True)
+        for name in vars(group):  # in the order of the source, which traitlets does not keep
+            if name in traits:
+                text = textwrap.dedent(traits[name].help).strip()
+                yield ""
+                yield from (f"# {line}".rstrip() for line in text.splitlines())
+                yield f"# c.{class_name}.{name} = {traits[name].default_value_repr()}"

@@ -20,6 +20,7 @@ from chp.errors import ConfigError
 # thousand; the system caps it (net.core.somaxconn).
 BACKLOG = 4096
 _ATTEMPTS = 20
+MAX_PORT = 65535
 
 Address = tuple[str, int] | str
 
@@ -40,7 +41,7 @@ class Endpoint:
         """Bind. Raises :class:`ConfigError` if that is not possible."""
         try:
             return _listen_unix(self.socket) if self.socket else _listen_tcp(self.ip, self.port)
-        except (OSError, OverflowError, UnicodeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             option = f"--{self.name}socket" if self.socket else f"--{self.name}port"
             where = self.socket or _host_port(self.ip or "*", self.port)
             raise ConfigError(f"{option}: can't listen on {where}: {_reason(error)}") from None
@@ -95,6 +96,8 @@ def _listen_tcp(ip: str, port: int) -> Listener:
 
 def _bind_all(ip: str, port: int) -> list[socket.socket]:
     """Bind every address of a host name, or of all interfaces, to the same port."""
+    if port > MAX_PORT:  # the API's default, where the proxy has the last port
+        raise ValueError(f"there is no port above {MAX_PORT}")
     found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     unavailable: OSError | None = None

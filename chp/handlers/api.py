@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 import re
 import sys
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from chp.routing.table import RouteTable, printable
 ROUTES_PER_WRITE = 500  # of a long table: a few milliseconds of work, then others have their turn
 BODY_TIMEOUT = 60.0  # seconds for the body of a request
 REFUSED_BODY_TIMEOUT = 5.0  # the same, when the answer has been sent already
+MAX_LENGTH_DIGITS = 15  # of Content-Length: a petabyte
 
 _ROOT = re.compile(rb"/api/?")
 _ROUTES = re.compile(rb"/api/routes(/.*)?", re.DOTALL)
@@ -86,9 +88,17 @@ class _ApiHandler(RequestHandler):
         connection.set_body_timeout(BODY_TIMEOUT)
         refusal = self._refusal()
         if refusal is not None:
+            fields = self.request.headers
+            # Tornado would ask for the first, and answer again because of the other.
+            no_body_comes = (
+                fields.get("Expect", "").lower() == "100-continue"
+                or len(fields.get("Content-Length", "")) > MAX_LENGTH_DIGITS
+            )
+            if no_body_comes:
+                self.set_header("Connection", "close")
             self._refuse(*refusal)
-            if self.request.headers.get("Expect", "").lower() == "100-continue":
-                self.finish()  # or Tornado would ask for the body
+            if no_body_comes:
+                self.finish()
 
     def data_received(self, chunk: bytes) -> None:
         if self.refused or self.request.method != "POST":
@@ -140,7 +150,8 @@ class _ApiHandler(RequestHandler):
         Sets ``routes_path`` on the way.
         """
         request = self.request
-        assert request.method is not None and request.uri is not None
+        assert request.method is not None
+        assert request.uri is not None
         try:
             path = parse_request_target(request.method.encode(), request.uri.encode("latin1")).path
         except (BadRequest, UnicodeDecodeError):
@@ -158,8 +169,9 @@ class _ApiHandler(RequestHandler):
                 return 403, ""
         if request.method == "POST":
             length = request.headers.get("Content-Length", "")
-            # Tornado refuses what is no number; fifteen digits are a petabyte.
-            if length.isdecimal() and (len(length) > 15 or int(length) > self.context.max_body_size):
+            if length.isdecimal() and (  # or Tornado refuses it
+                len(length) > MAX_LENGTH_DIGITS or int(length) > self.context.max_body_size
+            ):
                 return 413, "Body too large"
         return None
 
@@ -188,30 +200,35 @@ class _ApiHandler(RequestHandler):
     # Routes.
 
     async def _show_table(self) -> None:
-        routes = list(self.context.table.routes().items())
         query = parse_qs(self.request.query, keep_blank_values=True)
         since = query.get("inactiveSince", [""])[0] or query.get("inactive_since", [""])[0]
-        if since:
-            try:
-                limit = parse_date(since)
-            except ValueError:
-                self._answer(400, f"Invalid datestamp '{since}' must be ISO8601.", "Invalid datestamp")
-                self.finish()
-                return
-            routes = [(path, route) for path, route in routes if route.last_activity < limit]
+        try:
+            limit = parse_date(since) if since else math.inf
+        except ValueError:
+            self._answer(400, f"Invalid datestamp '{since}' must be ISO8601.", "Invalid datestamp")
+            self.finish()
+            return
+        routes = list(self.context.table.routes().values())
+        separator = "{"
         self.set_header("Content-Type", "application/json")
         try:
             for start in range(0, len(routes), ROUTES_PER_WRITE):
                 if start:
-                    self.write(",")
-                    await self.flush()
+                    if self.request.version != "HTTP/1.0":  # which knows no chunks
+                        await self.flush()
                     await asyncio.sleep(0)  # a flush that need not wait does not yield
                 part = json.dumps(
-                    {path: route.as_json() for path, route in routes[start : start + ROUTES_PER_WRITE]},
+                    {
+                        route.path: route.as_json()
+                        for route in routes[start : start + ROUTES_PER_WRITE]
+                        if route.last_activity < limit
+                    },
                     separators=(",", ":"),
                 )
-                self.write(("" if start else "{") + part[1:-1])
-            self.write("}" if routes else "{}")
+                if part != "{}":
+                    self.write(separator + part[1:-1])
+                    separator = ","
+            self.write("}" if separator == "," else "{}")
             self.finish()
         except StreamClosedError:
             return  # the client has left

@@ -19,8 +19,8 @@ from chp.http1.framing import LAST_CHUNK, chunk, response_has_no_content
 from chp.http1.head import RequestHead, ResponseHead
 from chp.http1.location import REWRITTEN_STATUSES, rewrite_location
 from chp.http1.request_target import RequestTarget, outgoing_target, parse_request_target
-from chp.http1.target import Target
 from chp.http1.response import local_response, reason_phrase
+from chp.http1.target import Target
 from chp.routing.hosts import normal_host
 from chp.routing.route import Route
 from chp.routing.table import RouteTable

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from time import monotonic
+
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
 

@@ -29,7 +29,7 @@ def forwarded_fields(head: RequestHead, client: bytes, tls: bool) -> bytes:
     if not colon or not port.isdigit():
         port = b"443" if tls else b"80"
     proto = b"https" if tls else b"http"
-    if head.forwarded is None and client and host:
+    if not head.forwarded and client and host:
         return _FIRST_PROXY % (client, port, proto, host)
     values = {
         b"x-forwarded-for": client,
@@ -37,15 +37,13 @@ def forwarded_fields(head: RequestHead, client: bytes, tls: bool) -> bytes:
         b"x-forwarded-proto": proto,
         b"x-forwarded-host": host,
     }
-    if head.forwarded is not None:
-        for name, received in head.forwarded.items():
-            if received:
-                own = b"" if name == b"x-forwarded-host" else values[name]
-                values[name] = received + b"," + own if own else received
+    for name, received in head.forwarded.items():
+        if received:
+            own = b"" if name == b"x-forwarded-host" else values[name]
+            values[name] = received + b"," + own if own else received
     return write_fields([(_NAMES[name], value) for name, value in values.items() if value])
 
 
 def received_fields(head: RequestHead) -> bytes:
     """Return the block of X-Forwarded fields just as the client sent them."""
-    received = head.forwarded or {}
-    return write_fields([(_NAMES[name], value) for name, value in received.items()])
+    return write_fields([(_NAMES[name], value) for name, value in head.forwarded.items()])

@@ -23,6 +23,7 @@ _CUT_FROM_REQUEST = re.compile(
     re.IGNORECASE,
 )
 _CUT_FROM_RESPONSE = re.compile(rb"\r\n(" + _HOP_BY_HOP + rb"|content-length)" + _VALUE, re.IGNORECASE)
+FORWARDED = (b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto", b"x-forwarded-host")
 # Options of Connection that name no field.
 _PLAIN_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 
@@ -55,50 +56,27 @@ class RequestHead:
             raise BadRequest("invalid request line")
         self.method, self.target, version = parts
         self.http10 = version == b"HTTP/1.0"
-        self.host: bytes | None = None
-        self.content_length: int | None = None
-        self.chunked = False
-        self.upgrade = b""  # protocols that the client would switch to, comma-separated
-        self.forwarded: dict[bytes, bytes] | None = None  # X-Forwarded-* by name in lower case
-        connection: list[bytes] | None = None
-        # Turn by turn: lines that stay, and the name and the value of one that is cut out.
-        parts = _CUT_FROM_REQUEST.split(raw[start:-_LAST])
-        self.block = b"".join(
-            parts[::3]
-        )  # the end-to-end fields, without Host, Content-Length and X-Forwarded-*
-        for at in range(1, len(parts), 3):
-            name, value = parts[at].lower(), parts[at + 1].rstrip(b" \t")
-            if name == b"host":
-                if self.host is not None:
-                    raise BadRequest("more than one Host field")  # RFC 9112, section 3.2
-                self.host = value
-            elif name == b"connection":
-                connection = list_members(value) + (connection or [])
-            elif name == b"content-length":
-                self.content_length = int(value)
-            elif name == b"transfer-encoding":
-                # RFC 9112, section 6.1: a coding that is not understood is answered with 501.
-                if value.lower() != b"chunked" or self.chunked:
-                    raise BadRequest("unsupported Transfer-Encoding", 501)
-                self.chunked = True
-            elif name == b"upgrade":
-                self.upgrade = self.upgrade + b", " + value if self.upgrade else value
-            elif name.startswith(b"x-forwarded-"):
-                # Several lines are one list (RFC 9110, section 5.3).
-                forwarded = self.forwarded = self.forwarded or {}
-                forwarded[name] = forwarded[name] + b", " + value if name in forwarded else value
+        # The end-to-end fields, without Host, Content-Length and X-Forwarded-*.
+        self.block, cut = _cut(_CUT_FROM_REQUEST, raw[start:-_LAST])
+        self.host = cut.get(b"host")
         if self.host is None:
             if not self.http10:
                 raise BadRequest("no Host field")  # RFC 9112, section 3.2
-        elif not is_valid_host(self.host):
+        elif not is_valid_host(self.host):  # neither is a list of two
             raise BadRequest("invalid Host field")
-        if self.http10 and self.chunked:
-            raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112, section 6.1
+        length = cut.get(b"content-length")
+        self.content_length = None if length is None else int(length)
+        coding = cut.get(b"transfer-encoding")
+        self.chunked = coding is not None and self._is_chunked(coding)
+        self.upgrade = cut.get(b"upgrade", b"")  # protocols that the client would switch to
         self.keep_alive = not self.http10
+        connection = cut.get(b"connection")
         if connection is not None:
-            self._apply_connection(connection)
+            self._apply_connection(list_members(connection))
         elif self.upgrade:
             self.upgrade = b""
+        # X-Forwarded-*, by name in lower case. With one field cut out, that is Host.
+        self.forwarded = {name: cut[name] for name in FORWARDED if name in cut} if len(cut) > 1 else {}
 
     @property
     def has_content(self) -> bool:
@@ -109,6 +87,14 @@ class RequestHead:
         if not is_valid_host(authority):
             raise BadRequest("invalid request target")
         self.host = authority
+
+    def _is_chunked(self, coding: bytes) -> bool:
+        # RFC 9112, section 6.1: a coding that is not understood is answered with 501.
+        if coding.lower() != b"chunked":
+            raise BadRequest("unsupported Transfer-Encoding", 501)
+        if self.http10:
+            raise BadRequest("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112, section 6.1
+        return True
 
     def _apply_connection(self, options: list[bytes]) -> None:
         if self.http10:
@@ -149,32 +135,40 @@ class ResponseHead:
         start = raw.index(b"\r\n")
         if not raw.startswith(b"HTTP/1."):
             raise ValueError("invalid status line")
-        parts = _CUT_FROM_RESPONSE.split(raw[start:-_LAST])
-        head = cls(int(raw[9:12]), raw[13:start], b"".join(parts[::3]))
+        block, cut = _cut(_CUT_FROM_RESPONSE, raw[start:-_LAST])
+        head = cls(int(raw[9:12]), raw[13:start], block)
         if head.status < 100:
             raise ValueError("invalid status code")
-        connection: list[bytes] | None = None
-        for at in range(1, len(parts), 3):
-            name, value = parts[at].lower(), parts[at + 1].rstrip(b" \t")
-            if name == b"content-length":
-                head.content_length = int(value)
-            elif name == b"transfer-encoding":
-                # No TE was sent, so nothing but chunked is allowed (RFC 9112, section 7.4).
-                if value.lower() != b"chunked" or head.chunked:
-                    raise ValueError("unsupported Transfer-Encoding")
-                head.chunked = True
-            elif name == b"connection":
-                connection = list_members(value) + (connection or [])
-            elif name == b"upgrade":
-                head.upgrade = value
+        length, coding = cut.get(b"content-length"), cut.get(b"transfer-encoding")
+        if length is not None:
+            head.content_length = int(length)
+        if coding is not None:
+            # No TE was sent, so nothing but chunked is allowed (RFC 9112, section 7.4).
+            if coding.lower() != b"chunked":
+                raise ValueError("unsupported Transfer-Encoding")
+            head.chunked = True
+        head.upgrade = cut.get(b"upgrade", b"")
+        connection = cut.get(b"connection")
         if connection is not None:
-            head.block = _drop_nominated(head.block, connection)
+            head.block = _drop_nominated(block, list_members(connection))
         return head
 
     @property
     def until_close(self) -> bool:
         """No length is known: the end of the connection ends the content."""
         return self.content_length is None and not self.chunked
+
+
+def _cut(pattern: re.Pattern[bytes], block: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Cut fields out of a block: return what stays, and their values by name in lower case."""
+    # Turn by turn: lines that stay, and the name and the value of one that is cut out.
+    parts = pattern.split(block)
+    cut: dict[bytes, bytes] = {}
+    for at in range(1, len(parts), 3):
+        name, value = parts[at].lower(), parts[at + 1].rstrip(b" \t")
+        # Several lines are one list (RFC 9110, section 5.3).
+        cut[name] = cut[name] + b", " + value if name in cut else value
+    return b"".join(parts[::3]), cut
 
 
 def _drop_nominated(block: bytes, options: list[bytes]) -> bytes:

@@ -51,6 +51,8 @@ def parse_request_target(method: bytes, target: bytes) -> RequestTarget:
             raise BadRequest("invalid request target")
         authority = match[1]
         target = (match[2] or b"/") + (match[3] or b"")
+    if not target.isascii():
+        raise BadRequest("invalid request target")
     if b"#" in target:
         target = target[: target.index(b"#")]  # a fragment is not for servers
     path, _, query = target.partition(b"?")

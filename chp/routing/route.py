@@ -24,6 +24,7 @@ class Route:
         path: str,
         target: Target,
         data: dict[str, object],
+        *,
         last_activity: float,
         depth: int,
         metrics: Metrics,
@@ -45,7 +46,7 @@ class Route:
 
     def as_json(self) -> dict[str, object]:
         """Return what the REST API shows and stores keep; the target is byte for byte as posted."""
-        return {**self.data, "target": self.target.url, "last_activity": format_time(self.last_activity)}
+        return {"target": self.target.url, **self.data, "last_activity": format_time(self.last_activity)}
 
 
 def format_time(seconds: float) -> str:

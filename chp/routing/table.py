@@ -171,7 +171,7 @@ class RouteTable:
         if self._host_routing and path != "/":
             extra["host"] = path.split("/")[1]
         depth = max(len(self._segments(path)) - 1, 0)
-        return Route(path, target, extra, last_activity, depth, self._metrics)
+        return Route(path, target, extra, last_activity=last_activity, depth=depth, metrics=self._metrics)
 
     def _put(self, route: Route) -> None:
         segments = self._segments(route.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from abc import ABC, abstractmethod
@@ -212,10 +213,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         sock = self._transport.get_extra_info("socket")
         if sock is not None and self.client:
-            try:
+            with contextlib.suppress(OSError):  # it may be closed already
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass  # it is closed already
         self._closing(reason)
         self._transport.abort()
 
@@ -407,7 +406,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpRequestParser(self)
         self._head_complete = self._message_complete = False
         framing = (
-            b"Transfer-Encoding: chunked" if head.chunked else b"Content-Length: %d" % (head.content_length or 0)
+            b"Content-Length: %d" % head.content_length
+            if head.content_length
+            else b"Transfer-Encoding: chunked"
         )
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + END_OF_HEAD)
 

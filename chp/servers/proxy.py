@@ -62,13 +62,16 @@ class ProxyServer(HTTPServer):
 
     async def close_all_connections(self) -> None:
         """Abort what is still running."""
-        for task in list(self._accepting):
-            task.cancel()
+        if self._ssl_context is not None:
+            for task in list(self._accepting):
+                task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         for connection in list(self._clients):
             connection.shut_down(force=True)
-        while self._clients:
-            await asyncio.sleep(0)  # connection_lost() is called by the loop's next turns
+        for _ in range(100):  # connection_lost() is called by one of the loop's next turns
+            if not self._clients:
+                return
+            await asyncio.sleep(0.001)
 
     # -- for connections ---------------------------------------------------
 

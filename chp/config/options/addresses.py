@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from traitlets import HasTraits, Integer, Unicode, default
 
-MAX_PORT = 65535
+from chp.config.listen import MAX_PORT
 
 
 class AddressOptions(HasTraits):

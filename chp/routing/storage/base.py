@@ -33,6 +33,7 @@ class RouteStore(ABC):
         ``c.MyStore.url = "..."`` is ``config["url"]``; what is not set is
         missing. An exception ends the proxy, with its text.
         """
+        self.config = config
 
     @abstractmethod
     async def load(self) -> Mapping[str, Mapping[str, object]]:

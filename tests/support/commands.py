@@ -1,0 +1,136 @@
+"""The installed command, and other servers, as processes of their own; what they log goes to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+# Seconds: for a server's start, and for its end.
+PATIENCE = 20.0
+TOKEN = "secret"
+
+
+class Server:
+    """A running process, and its log."""
+
+    def __init__(self, log_file: Path, *command: str, **environment: str) -> None:
+        self._log_file = log_file
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CONFIGPROXY_")}
+        with log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=log_file.parent,
+                env={**inherited, **environment},
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log_file.read_text(errors="replace")
+
+    def logged(self, pattern: str) -> re.Match[str] | None:
+        return re.search(pattern, self.log, re.MULTILINE)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until a line matches. Blocks: for the time in which servers start."""
+        gives_up = time.monotonic() + PATIENCE
+        while time.monotonic() < gives_up:
+            # Asked before the log is read: what it wrote at last is there then.
+            ended = self.process.poll() is not None
+            match = self.logged(pattern)
+            if match is not None:
+                return match
+            assert not ended, f"the process has ended:\n{self.log}"
+            time.sleep(0.01)
+        raise AssertionError(f"no line matches {pattern!r}:\n{self.log}")
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit status (negative: a signal's number)."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+
+    def memory(self, name: str = "VmRSS") -> int:
+        """Return a figure of /proc/PID/status in bytes: VmRSS is now, VmHWM the most there ever was."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        match = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+        assert match is not None
+        return int(match[1]) * 1024
+
+
+class Proxy(Server):
+    """The installed ``chp``, on free ports."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        chp = Path(sys.executable).with_name("chp")
+        addresses = ("--ip", "127.0.0.1", "--port", "0", "--api-ip", "127.0.0.1", "--api-port", "0")
+        super().__init__(directory / "chp.log", str(chp), *addresses, *options, CONFIGPROXY_AUTH_TOKEN=TOKEN)
+        self.url = self.wait_for(r"Proxying (http://127\.0\.0\.1:\d+) to ")[1]
+        self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)$")[1]
+
+    async def api(self, method: str, path: str = "", body: Any = None) -> HTTPResponse:
+        """Ask the REST API; ``path`` is that of a route."""
+        data = None if body is None else json.dumps(body)
+        fields = {"Authorization": f"token {TOKEN}"}
+        return await fetch(self.api_url + path, method=method, body=data, headers=fields)
+
+    async def add_route(self, path: str, target: str) -> None:
+        response = await self.api("POST", path, {"target": target})
+        assert response.code == 201, response.body
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+async def fetch(url: str, **options: Any) -> HTTPResponse:
+    """Send a request. Every status is an answer; a failed connection raises."""
+    request = HTTPRequest(url, connect_timeout=PATIENCE, request_timeout=PATIENCE, **options)
+    client = AsyncHTTPClient(force_instance=True, max_body_size=1 << 40)
+    try:
+        return await client.fetch(request, raise_error=False)
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def websocket(url: str, **options: Any) -> AsyncIterator[WebSocketClientConnection]:
+    """Open a WebSocket at an ``http`` URL."""
+    request = HTTPRequest(url.replace("http", "ws", 1), **options)
+    socket = await asyncio.wait_for(websocket_connect(request), PATIENCE)
+    try:
+        yield socket
+    finally:
+        socket.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fail when it does not in time."""
+    gives_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < gives_up, "the condition was not met in time"
+        await asyncio.sleep(0.01)
