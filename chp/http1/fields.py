@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable
+from functools import lru_cache
 
 Field = tuple[bytes, bytes]
 
@@ -47,7 +48,12 @@ def is_token(name: bytes) -> bool:
 
 def is_valid_host(host: bytes) -> bool:
     """Tell whether this may be the value of Host (RFC 9112, section 3.2); it may be empty."""
-    return len(host) <= _MAX_HOST and _HOST.fullmatch(host) is not None
+    return len(host) <= _MAX_HOST and _matches_host(host)
+
+
+@lru_cache(maxsize=1024)  # most requests have one of a few hosts
+def _matches_host(host: bytes) -> bool:
+    return _HOST.fullmatch(host) is not None
 
 
 def list_members(value: bytes) -> list[bytes]:

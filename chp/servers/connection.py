@@ -397,7 +397,9 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _read_head(self, raw: bytes) -> RequestHead:
         if not self._head_complete:
             raise BadRequest("invalid request")
-        if raw.count(b"\r\n") > self._settings.max_field_count + 2:
+        limit = self._settings.max_field_count
+        # A line has four bytes at least: short heads need no counting.
+        if len(raw) > 4 * limit and raw.count(b"\r\n") > limit + 2:
             raise BadRequest("too many field lines", 431)
         return RequestHead(raw)
 
