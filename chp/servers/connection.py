@@ -344,24 +344,29 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _parse_head(self, data: bytes) -> None:
         """Parse a head, and what follows it. ``data`` may hold less, or more, than that."""
-        if not self._partial:
-            while data[:2] == b"\r\n":  # RFC 9112, section 2.2
-                data = data[2:]
-            if not data:
-                return
         raw = self._partial + data
-        end = raw.find(END_OF_HEAD, max(len(self._partial) - 3, 0))
+        fed = len(self._partial)
+        if raw[0] in b"\r\n":
+            while raw[:2] == b"\r\n":  # RFC 9112, section 2.2: empty lines in front of a request
+                raw = raw[2:]
+            if raw in (b"", b"\r"):
+                self._partial = raw
+                return
+            if raw[0] in b"\r\n":
+                raise BadRequest("invalid request line")
+            fed = 0
+        end = raw.find(END_OF_HEAD, max(fed - 3, 0))
         if (len(raw) if end < 0 else end) > self._settings.max_head_size:
             raise BadRequest("the request's head is too large", 431)  # RFC 6585, section 5
         if end < 0:
             # Fed at once, so that nonsense is refused without waiting for its end.
-            self._feed(data)
-            if not self._partial:
+            self._feed(raw[fed:])
+            if not fed:
                 self.deadline = monotonic() + self._settings.head_timeout
             self._partial = raw
             return
         end += len(END_OF_HEAD)
-        upgrade = self._feed(data[: end - len(self._partial)])
+        upgrade = self._feed(raw[fed:end])
         self._partial = b""
         rest = raw[end:]
         head = self._head = self._read_head(raw[:end])

@@ -75,14 +75,11 @@ class DirectUpstream(Upstream):
         task.add_done_callback(self._connecting.discard)
         return task
 
-    def opened(self, connection: UpstreamConnection) -> None:
-        self._connections.add(connection)
-        self.runtime.metrics.upstream_connections += 1
-        self.runtime.ticker.watch(connection)
-
     def gone(self, connection: UpstreamConnection) -> None:
         """A connection is closed, or no longer one for exchanges."""
-        self._connections.discard(connection)
+        if connection not in self._connections:
+            return
+        self._connections.remove(connection)
         self.runtime.metrics.upstream_connections -= 1
         self.runtime.ticker.forget(connection)
         idle = self._idle.get(connection.origin)
@@ -121,6 +118,10 @@ class DirectUpstream(Upstream):
         except (OSError, asyncio.TimeoutError, UnicodeError, ssl.SSLError) as error:
             stream.fail(_connect_error(origin, error))
         else:
+            # Not before: an attempt that is cancelled may never see its connection_lost().
+            self._connections.add(connection)
+            self.runtime.metrics.upstream_connections += 1
+            self.runtime.ticker.watch(connection)
             stream.connected(connection)
 
     async def _open_connection(self, origin: Origin) -> UpstreamConnection:
@@ -143,6 +144,8 @@ class DirectUpstream(Upstream):
             )
         else:
             _, protocol = await loop.create_connection(factory, origin.host, origin.port)
+        if not protocol.usable:
+            raise ConnectionResetError("it was closed at once")
         return protocol
 
 
@@ -373,7 +376,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
-        self._upstream.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._runtime.view
