@@ -48,6 +48,7 @@ format: $(VENV)/.test
 
 generate: $(VENV)/.run
 	$(BIN)/chp --generate-config -y -f chp_config.py
+	$(BIN)/python docs/make_options.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

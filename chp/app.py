@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import signal
 import ssl
@@ -176,6 +177,10 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self._closing = stack.pop_all()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        # traitlets lets the logger take everything and its handlers choose: that would make a
+        # record of each debug line, which costs half as much as a request.
+        levels = [handler.level for handler in self.log.handlers]
+        self.log.setLevel(max(logging.DEBUG, min(levels, default=self.log_level)))
         settings = build.proxy_settings(self)
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:

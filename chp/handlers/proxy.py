@@ -298,19 +298,13 @@ class Exchange(ClientExchange, Receiver):
 
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
-        handler, head, target = self._handler, self.head, route.target
-        settings = handler.settings
-        # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
-        host = target.host_field if settings.change_origin or head.host is None else head.host
-        block = b"\r\nHost: " + host + head.block
-        if head.content_length is not None:
-            block += b"\r\nContent-Length: %d" % head.content_length
-        if settings.x_forward:
-            block += forwarded_fields(head, self._connection.client, self._connection.tls)
-        elif head.forwarded:
-            block += received_fields(head)
-        if handler.custom_names:
-            block = drop_fields(block, handler.custom_names) + handler.custom_block
+        settings, head, target = self._handler.settings, self.head, route.target
+        if head.host is None or settings.change_origin:
+            # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
+            block = self._outgoing_fields(target.host_field)
+        else:
+            block = head.forwarded_block or self._outgoing_fields(head.host)
+            head.forwarded_block = block
         return UpstreamRequest(
             target.origin,
             head.method,
@@ -321,9 +315,21 @@ class Exchange(ClientExchange, Receiver):
                 cut_segments=0 if settings.include_prefix else route.depth,
             ),
             block,
+            content_length=head.content_length,
             chunked=head.chunked,
             upgrade=head.upgrade,
         )
+
+    def _outgoing_fields(self, host: bytes) -> bytes:
+        handler, head = self._handler, self.head
+        block = b"\r\nHost: " + host + head.block
+        if handler.settings.x_forward:
+            block += forwarded_fields(head, self._connection.client, self._connection.tls)
+        elif head.forwarded:
+            block += received_fields(head)
+        if handler.custom_names:
+            block = drop_fields(block, handler.custom_names) + handler.custom_block
+        return block
 
     def _response_head(self, head: ResponseHead) -> bytes:
         """Begin the response: decide its framing, and whether the connection stays."""

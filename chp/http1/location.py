@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_LOCATION = re.compile(rb"(https?)://([^/?#@]*)(.*)", re.IGNORECASE | re.DOTALL)
+_LOCATION = re.compile(
+    rb"(https?)://((\[[^\]/?#@]*\]|[^:/?#@\[\]]*)(:[0-9]*)?)([/?#].*)?", re.IGNORECASE | re.DOTALL
+)
 _DEFAULT_PORT = {b"http": b":80", b"https": b":443"}
 REWRITTEN_STATUSES = frozenset({201, 301, 302, 303, 307, 308})
 
@@ -20,7 +22,10 @@ def rewrite_location(location: bytes, target_host: bytes, host: bytes | None, pr
     match = _LOCATION.fullmatch(location)
     if match is None:
         return location
-    scheme, authority, rest = match[1].lower(), match[2].lower(), match[3]
-    if authority.removesuffix(_DEFAULT_PORT[scheme]) != target_host:
+    scheme, authority, name, port, rest = match.groups(b"")
+    scheme = scheme.lower()
+    if port in (b":", _DEFAULT_PORT[scheme]):
+        port = b""
+    if name.lower() + port != target_host:
         return location
-    return (protocol or scheme) + b"://" + (host if host else match[2]) + rest
+    return (protocol or scheme) + b"://" + (host or authority) + rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 from abc import ABC, abstractmethod
@@ -22,6 +23,7 @@ from chp.runtime import NEVER, Runtime
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
 
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 # What a client may send ahead, behind a complete request; then reading pauses.
 _MAX_AHEAD = 64 * 1024
 # A client that takes nothing of a complete response for so long (seconds) gets no more.
@@ -107,6 +109,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_handler",
         "_head",
         "_head_complete",
+        "_last_head",
         "_linger_until",
         "_looping",
         "_message_complete",
@@ -157,6 +160,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpRequestParser(self)
         # Of the request:
         self._head: RequestHead | None = None
+        self._last_head: RequestHead | None = None
         self._head_complete = False
         self._message_complete = False
         self._content: list[bytes] = []  # not yet passed on
@@ -347,8 +351,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         raw = self._partial + data
         fed = len(self._partial)
         if raw[0] in b"\r\n":
-            while raw[:2] == b"\r\n":  # RFC 9112, section 2.2: empty lines in front of a request
-                raw = raw[2:]
+            raw = _EMPTY_LINES.sub(b"", raw, count=1)  # RFC 9112, section 2.2
             if raw in (b"", b"\r"):
                 self._partial = raw
                 return
@@ -369,7 +372,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         upgrade = self._feed(raw[fed:end])
         self._partial = b""
         rest = raw[end:]
-        head = self._head = self._read_head(raw[:end])
+        head = self._head = self._last_head = self._read_head(raw[:end])
         if upgrade:
             if head.method == b"CONNECT":
                 raise BadRequest("CONNECT is not supported", 405)
@@ -406,7 +409,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         # A line has four bytes at least: short heads need no counting.
         if len(raw) > 4 * limit and raw.count(b"\r\n") > limit + 2:
             raise BadRequest("too many field lines", 431)
-        return RequestHead(raw)
+        return RequestHead(raw, self._last_head)
 
     def _expect_content(self, head: RequestHead) -> None:
         """Take the content of a request that wants an upgrade as well: llhttp skips it."""

@@ -38,11 +38,11 @@ class UpstreamRequest:
     """The outgoing head of a request. A ``proxy_request`` hook may change it.
 
     ``block`` holds the end-to-end fields as they go on the wire (see
-    :mod:`chp.http1.fields`), Host and Content-Length among them; the upstream
-    adds what chunked framing and an upgrade need.
+    :mod:`chp.http1.fields`), Host among them; the upstream adds Content-Length
+    or Transfer-Encoding, and what an upgrade needs.
     """
 
-    __slots__ = ("block", "chunked", "method", "origin", "target", "upgrade")
+    __slots__ = ("block", "chunked", "content_length", "method", "origin", "target", "upgrade")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class UpstreamRequest:
         target: bytes,
         block: bytes,
         *,
+        content_length: int | None = None,
         chunked: bool = False,
         upgrade: bytes = b"",
     ) -> None:
@@ -58,6 +59,7 @@ class UpstreamRequest:
         self.method = method
         self.target = target  # the request-target: path and query
         self.block = block
+        self.content_length = content_length  # bytes; None: no such field
         self.chunked = chunked
         self.upgrade = upgrade  # value of Upgrade, empty for none
 

@@ -215,7 +215,9 @@ class DirectStream(Stream):
         request = self.request
         self.sent = complete
         head = b"%b %b HTTP/1.1%b" % (request.method, request.target, request.block)
-        if request.chunked:
+        if request.content_length is not None:
+            head += b"\r\nContent-Length: %d" % request.content_length
+        elif request.chunked:
             head += b"\r\nTransfer-Encoding: chunked"
         if request.upgrade:
             head += b"\r\nConnection: Upgrade\r\nUpgrade: " + request.upgrade

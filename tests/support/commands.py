@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -21,6 +21,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 # Seconds: for a server's start, and for its end.
 PATIENCE = 20.0
 TOKEN = "secret"
+
+S = TypeVar("S", bound="Server")
 
 
 class Server:
@@ -81,12 +83,17 @@ class Server:
 class Proxy(Server):
     """The installed ``chp``, on free ports."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         chp = Path(sys.executable).with_name("chp")
         addresses = ("--ip", "127.0.0.1", "--port", "0", "--api-ip", "127.0.0.1", "--api-port", "0")
-        super().__init__(directory / "chp.log", str(chp), *addresses, *options, CONFIGPROXY_AUTH_TOKEN=TOKEN)
-        self.url = self.wait_for(r"Proxying (http://127\.0\.0\.1:\d+) to ")[1]
-        self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)$")[1]
+        command = (str(chp), *addresses, *options)
+        super().__init__(directory / "chp.log", *command, CONFIGPROXY_AUTH_TOKEN=TOKEN, **environment)
+        try:
+            self.url = self.wait_for(r"Proxying (http://127\.0\.0\.1:\d+) to ")[1]
+            self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)$")[1]
+        except AssertionError:
+            self.kill()
+            raise
 
     async def api(self, method: str, path: str = "", body: Any = None) -> HTTPResponse:
         """Ask the REST API; ``path`` is that of a route."""
@@ -100,7 +107,8 @@ class Proxy(Server):
 
 
 @contextmanager
-def running(server: Server) -> Iterator[Server]:
+def running(server: S) -> Iterator[S]:
+    """See to it that a process ends."""
     try:
         yield server
     finally:
@@ -126,11 +134,3 @@ async def websocket(url: str, **options: Any) -> AsyncIterator[WebSocketClientCo
         yield socket
     finally:
         socket.close()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; fail when it does not in time."""
-    gives_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < gives_up, "the condition was not met in time"
-        await asyncio.sleep(0.01)

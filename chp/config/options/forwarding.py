@@ -9,6 +9,19 @@ from traitlets.utils.bunch import Bunch
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
+# What the proxy itself says on each of its connections.
+_RESERVED = frozenset(
+    (
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
 
 
 def split_header(line: str) -> tuple[str, str]:
@@ -19,6 +32,8 @@ def split_header(line: str) -> tuple[str, str]:
         raise TraitError(f"A colon was expected in custom header: {line.strip()}")
     if not _TOKEN.fullmatch(name):
         raise TraitError(f"Invalid name of a custom header: {name!r}")
+    if name.lower() in _RESERVED:
+        raise TraitError(f"The custom header {name} would change how messages are framed or connections kept")
     if _NOT_IN_VALUE.search(value):
         raise TraitError(f"Invalid character in the value of the custom header {name}")
     return name, value.strip()
