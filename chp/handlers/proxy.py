@@ -167,7 +167,8 @@ class Exchange(ClientExchange, Receiver):
         runtime = self._handler.runtime
         runtime.metrics.requests_proxy[status] += 1
         level = logging.ERROR if status >= 500 else logging.WARNING
-        runtime.log.log(level, "%d %s %s %s", status, self.head.method.decode(), _path(self.head), reason)
+        line = f"{status} {self.head.method.decode()} {_path(self.head)} {reason}"
+        runtime.log.log(level, "%s", line.rstrip())
         self._stream = None
         if self.head.upgrade:
             self.send_local(status, reason_phrase(status), b"text/plain")

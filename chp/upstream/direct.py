@@ -91,8 +91,11 @@ class DirectUpstream(Upstream):
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose exchange is complete."""
+        if not self.settings.pool_max_idle:
+            connection.retire()
+            return
         idle = self._idle.setdefault(connection.origin, [])
-        if len(idle) >= self.settings.pool_max_idle:
+        if len(idle) == self.settings.pool_max_idle:
             idle.pop(0).retire()
             self.runtime.metrics.upstream_connections_idle -= 1
         idle.append(connection)

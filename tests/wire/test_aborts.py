@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
-from support.streams import broken_off, end_of, gauges, hang, quiet
+from support.streams import background, broken_off, end_of, gauges, hang, quiet
 from support.wire import OK, Peer, answer_ok, backend, proxy, until
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -278,3 +279,49 @@ async def test_one_death_does_not_disturb_other_exchanges_of_the_same_target(log
         assert log_lines.take("503 GET /die")
         await living.send(GET)
         assert (await living.receive_message()).status == 200
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+@pytest.mark.parametrize("request_", [GET, HALF_AN_UPLOAD], ids=["get", "upload"])
+async def test_an_upstream_that_closes_as_soon_as_it_accepts_is_a_503(
+    request_: bytes, reset: bool, log_lines: Any
+) -> None:
+    async def die(peer: Peer) -> None:
+        if reset:
+            peer.abort()
+
+    async with backend(die) as server, proxy(server.url) as chp:
+        for _ in range(50):
+            assert (await chp.request(request_)).status == 503
+        assert len(log_lines.take("503 [A-Z]+ / (the connection|can't connect)")) == 50
+        await quiet(chp)
+        assert chp.app.metrics.upstream_connections == 0
+        assert server.connections == 50
+
+
+@pytest.mark.parametrize("event_loop_turns", range(8))
+async def test_an_upstream_that_closes_while_its_connection_is_being_made_is_a_503(
+    event_loop_turns: int, log_lines: Any
+) -> None:
+    """Its end may be seen before anything was sent to it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    loop = asyncio.get_running_loop()
+
+    async def accept_and_close() -> None:
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            for _ in range(event_loop_turns):
+                await asyncio.sleep(0)
+            sock.close()
+
+    with listener:
+        async with (
+            proxy(f"http://127.0.0.1:{listener.getsockname()[1]}") as chp,
+            background(accept_and_close()),
+        ):
+            for _ in range(20):
+                assert (await chp.get()).status == 503
+            assert log_lines.take("503 GET / (the connection|can't connect)")
+            await quiet(chp)
+            assert chp.app.metrics.upstream_connections == 0

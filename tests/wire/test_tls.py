@@ -264,7 +264,11 @@ async def test_a_target_that_wants_a_certificate(shown: bool, pki: Any, log_line
 
 @pytest.mark.expect_log("503 GET / TLS with")
 async def test_a_plain_target_that_is_called_https_is_a_503() -> None:
-    async with backend() as server, proxy(server.url.replace("http:", "https:")) as chp:
+    async def answer(peer: Peer) -> None:
+        await peer.receive(5)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with backend(answer) as server, proxy(server.url.replace("http:", "https:")) as chp:
         assert (await chp.get()).status == 503
         await quiet(chp)
 

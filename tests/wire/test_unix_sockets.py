@@ -71,7 +71,7 @@ async def test_the_rest_api_on_a_unix_socket(folder: Path) -> None:
         request = b"GET /api/routes HTTP/1.1\r\nHost: %2ftmp%2fa.sock\r\nAuthorization: token secret\r\n\r\n"
         message = await fetch(path, request)
         assert (message.status, message.content.strip()) == (200, b"{}")
-    assert not path.exists()
+    assert os.listdir(folder) == []
 
 
 async def test_files_have_the_mode_of_the_umask_and_are_removed(folder: Path) -> None:
@@ -81,21 +81,20 @@ async def test_files_have_the_mode_of_the_umask_and_are_removed(folder: Path) ->
             assert stat.S_IMODE((folder / "p.sock").stat().st_mode) == 0o770
     finally:
         os.umask(before)
-    assert list(folder.iterdir()) == []
+    assert os.listdir(folder) == []
 
 
 async def test_a_stale_file_is_replaced(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(folder / "p.sock"))
         dead.listen()
-    assert (folder / "p.sock").exists()
     async with backend() as server, proxy_on(folder / "p.sock", server.url):
         assert (await fetch(folder / "p.sock")).status == 200
 
 
 async def test_a_socket_in_use_is_not_taken_away(folder: Path) -> None:
     async with backend() as server, proxy_on(folder / "p.sock", server.url):
-        with pytest.raises(ConfigError, match="--socket: can't listen on .* address already in use"):
+        with pytest.raises(ConfigError, match=r"--socket: can't listen on .* address already in use"):
             async with proxy_on(folder / "p.sock"):
                 pass
         assert (await fetch(folder / "p.sock")).status == 200
