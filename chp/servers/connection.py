@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 from abc import ABC, abstractmethod
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, cast
 
-import httptools
-
 from chp.config.settings import ProxySettings
 from chp.errors import BadRequest
-from chp.http1.fields import END_OF_HEAD
 from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
+from chp.servers.parser import RequestParser
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
 
-_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 # What a client may send ahead, behind a complete request; then reading pauses.
 _MAX_AHEAD = 64 * 1024
 # A client that takes nothing of a complete response for so long (seconds) gets no more.
@@ -102,23 +98,15 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_ahead",
-        "_chunk_tail",
         "_close_reason",
-        "_content",
         "_exchange",
         "_handler",
         "_head",
-        "_head_complete",
-        "_last_head",
         "_linger_until",
         "_looping",
-        "_message_complete",
         "_metrics",
-        "_overhead",
         "_parser",
-        "_partial",
         "_reading_paused",
-        "_remaining",
         "_runtime",
         "_server",
         "_settings",
@@ -156,17 +144,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._upstream_slow = False
         self._write_paused = False
         self._ahead = b""  # received, and not yet parsed
-        self._partial = b""  # the beginning of a head
-        self._parser = httptools.HttpRequestParser(self)
-        # Of the request:
-        self._head: RequestHead | None = None
-        self._last_head: RequestHead | None = None
-        self._head_complete = False
-        self._message_complete = False
-        self._content: list[bytes] = []  # not yet passed on
-        self._remaining = 0  # bytes of content to come, when there is a Content-Length
-        self._chunk_tail = b""
-        self._overhead = 0  # bytes since the last content: chunk extensions, trailers
+        self._parser = RequestParser(settings.max_head_size, settings.max_field_count)
+        self._head: RequestHead | None = None  # of the request that is being answered
 
     # -- for exchanges -----------------------------------------------------
 
@@ -203,9 +182,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         if persist and self._state == "answering":
             self._move("head")
             self._head = None
-            self._head_complete = self._message_complete = False
+            self._parser.next_request()
             self.deadline = monotonic() + self._settings.keep_alive_timeout
-            self._parse_ahead()
+            self._read_ahead()
         elif self._state == "content" or self._ahead:
             self._linger("answered_early")
         else:
@@ -252,7 +231,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._state != "closed":
                 self._closing("shutdown")
                 self._transport.abort()
-        elif self._state == "head" and not self._partial:
+        elif self._state == "head" and not self._parser.in_head:
             self._close("shutdown")
         elif self._state == "lingering":
             self._transport.abort()
@@ -267,7 +246,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._runtime.log.info("A client's connection was idle for too long (timeout)")
             self._closing("timeout")
             self._transport.abort()
-        elif self._partial:
+        elif self._parser.in_head:
             self._refuse(BadRequest("the request's head took too long", 408))
         else:
             self._close("keep_alive_timeout")
@@ -290,11 +269,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         data = self._runtime.view[:nbytes]
         try:
             if self._state == "head":
-                self._parse_head(bytes(data))
+                self._read_head(bytes(data))
             elif self._state == "content":
-                self._continue_content(data)
+                self._read_content(data)
             elif self._state == "answering":
-                self._keep_for_later(bytes(data))
+                self._ahead += bytes(data)
+                self._update_reading()
             elif self._state == "lingering":
                 self._watch()
         except BadRequest as error:
@@ -326,69 +306,28 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._exchange is not None:
             self._exchange.resume_response()
         else:
-            self._parse_ahead()
+            self._read_ahead()
 
-    # -- llhttp ------------------------------------------------------------
+    # -- requests ----------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        if self._head_complete:
-            # llhttp is never given more than one message, unless the two of us disagree on its end.
-            raise BadRequest("ambiguous request")
-
-    def on_headers_complete(self) -> None:
-        self._head_complete = True
-
-    def on_body(self, content: bytes) -> None:
-        self._content.append(content)
-
-    def on_message_complete(self) -> None:
-        self._message_complete = True
-
-    # -- a request's head --------------------------------------------------
-
-    def _parse_head(self, data: bytes) -> None:
-        """Parse a head, and what follows it. ``data`` may hold less, or more, than that."""
-        raw = self._partial + data
-        fed = len(self._partial)
-        if raw[0] in b"\r\n":
-            raw = _EMPTY_LINES.sub(b"", raw, count=1)  # RFC 9112, section 2.2
-            if raw in (b"", b"\r"):
-                self._partial = raw
-                return
-            if raw[0] in b"\r\n":
-                raise BadRequest("invalid request line")
-            fed = 0
-        end = raw.find(END_OF_HEAD, max(fed - 3, 0))
-        if (len(raw) if end < 0 else end) > self._settings.max_head_size:
-            raise BadRequest("the request's head is too large", 431)  # RFC 6585, section 5
-        if end < 0:
-            # Fed at once, so that nonsense is refused without waiting for its end.
-            self._feed(raw[fed:])
-            if not fed:
+    def _read_head(self, data: bytes) -> None:
+        """Read a head, and what came with it. ``data`` may hold less, or more, than that."""
+        parser = self._parser
+        began = parser.in_head
+        head = parser.read_head(data)
+        if head is None:
+            if parser.in_head and not began:
                 self.deadline = monotonic() + self._settings.head_timeout
-            self._partial = raw
             return
-        end += len(END_OF_HEAD)
-        upgrade = self._feed(raw[fed:end])
-        self._partial = b""
-        rest = raw[end:]
-        head = self._head = self._last_head = self._read_head(raw[:end])
-        if upgrade:
-            if head.method == b"CONNECT":
-                raise BadRequest("CONNECT is not supported", 405)
-            if head.has_content:
-                self._expect_content(head)
-        if not head.has_content:
-            self._move("answering")
-            self._ahead = rest
-            self._begin(head, b"", True)
-            return
-        self._remaining = head.content_length or 0
-        self._chunk_tail = b""
-        self._overhead = 0
-        content = self._parse_content(rest)
-        self._move("answering" if self._message_complete else "content")
-        self._begin(head, content, self._message_complete)
+        self._head = head
+        content = b""
+        if head.has_content:
+            rest, parser.rest = parser.rest, b""
+            content = parser.read_content(rest) if rest else b""
+        complete = parser.complete
+        self._move("answering" if complete else "content")
+        self._keep_rest()
+        self._begin(head, content, complete)
 
     def _begin(self, head: RequestHead, content: bytes, complete: bool) -> None:
         # Between requests a deadline is set; now time runs only where a timeout says so.
@@ -402,102 +341,26 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._write_paused:
                 exchange.pause_response()
 
-    def _read_head(self, raw: bytes) -> RequestHead:
-        if not self._head_complete:
-            raise BadRequest("invalid request")
-        limit = self._settings.max_field_count
-        # A line has four bytes at least: short heads need no counting.
-        if len(raw) > 4 * limit and raw.count(b"\r\n") > limit + 2:
-            raise BadRequest("too many field lines", 431)
-        return RequestHead(raw, self._last_head)
-
-    def _expect_content(self, head: RequestHead) -> None:
-        """Take the content of a request that wants an upgrade as well: llhttp skips it."""
-        self._parser = httptools.HttpRequestParser(self)
-        self._head_complete = self._message_complete = False
-        framing = (
-            b"Content-Length: %d" % head.content_length
-            if head.content_length
-            else b"Transfer-Encoding: chunked"
-        )
-        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + END_OF_HEAD)
-
-    # -- a request's content -----------------------------------------------
-
-    def _continue_content(self, data: memoryview) -> None:
-        content = self._parse_content(data)
-        complete = self._message_complete
+    def _read_content(self, data: memoryview) -> None:
+        content = self._parser.read_content(data)
+        complete = self._parser.complete
         if complete:
             self._move("answering")
+            self._keep_rest()
             self._update_reading()
         self._watch()
         if self._exchange is not None and (content or complete):
             self._exchange.content_received(content, complete)
 
-    def _parse_content(self, data: memoryview | bytes) -> bytes:
-        """Parse content up to its end; what is behind it is kept for later."""
-        if self._remaining:
-            part = data[: self._remaining]
-            self._remaining -= len(part)
-            self._feed(part)
-            rest = bytes(data[len(part) :])
-        else:
-            rest = self._parse_chunks(bytes(data))
-        if rest:
-            self._keep_for_later(rest)
-        pieces, self._content = self._content, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _parse_chunks(self, data: bytes) -> bytes:
-        """Parse chunked content, and return what is behind it.
-
-        It can end only behind an empty line, so llhttp is given no more than
-        up to the next: it never sees the request after this one.
-        """
-        while data and not self._message_complete:
-            end = self._next_empty_line(data)
-            self._feed(data[:end])
-            self._overhead = 0 if self._content else self._overhead + end
-            if self._overhead > self._settings.max_head_size:
-                raise BadRequest("trailers or chunk extensions are too large", 431)
-            data = data[end:]
-        return data
-
-    def _next_empty_line(self, data: bytes) -> int:
-        """Return where the next empty line in chunked content ends, else the length of the data."""
-        tail = self._chunk_tail
-        if tail:
-            found = (tail + data[:3]).find(END_OF_HEAD)
-            if found >= 0:
-                self._chunk_tail = b""
-                return found + len(END_OF_HEAD) - len(tail)
-        found = data.find(END_OF_HEAD)
-        if found >= 0:
-            self._chunk_tail = b""
-            return found + len(END_OF_HEAD)
-        self._chunk_tail = (tail + data[-3:])[-3:]
-        return len(data)
-
-    def _feed(self, data: bytes | memoryview) -> bool:
-        """Let llhttp parse; tell whether the client asks for another protocol."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return True
-        except httptools.HttpParserError as error:
-            if isinstance(error.__context__, BadRequest):
-                raise error.__context__ from None
-            raise BadRequest("invalid request") from error
-        return False
-
     # -- what comes too early ----------------------------------------------
 
-    def _keep_for_later(self, data: bytes) -> None:
-        """Keep what follows a complete request: the next one, or early bytes of a tunnel."""
-        self._ahead += data
-        self._update_reading()
+    def _keep_rest(self) -> None:
+        """Keep what came behind a complete request: the next one, or early bytes of a tunnel."""
+        if self._parser.rest:
+            self._ahead, self._parser.rest = self._parser.rest, b""
+            self._update_reading()
 
-    def _parse_ahead(self) -> None:
+    def _read_ahead(self) -> None:
         """Answer pipelined requests, as long as the answers come at once and are taken."""
         if self._looping or not self._ahead:
             return
@@ -505,7 +368,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         try:
             while self._ahead and self._state == "head" and not self._write_paused:
                 data, self._ahead = self._ahead, b""
-                self._parse_head(data)
+                self._read_head(data)
         except BadRequest as error:
             self._refuse(error)
         finally:

@@ -28,7 +28,7 @@ ALLOWED = {
 # Which files may use a library.
 LIBRARIES = {
     "traitlets": ("app.py", "config/", "jupyterhub.py", "routing/storage/"),
-    "httptools": ("servers/connection.py", "upstream/direct"),
+    "httptools": ("servers/parser.py", "upstream/direct"),
     "pycurl": ("upstream/curl",),
     "uvloop": ("app.py",),
     "prometheus_client": ("handlers/metrics.py",),

@@ -162,7 +162,7 @@ async def test_many_pipelined_health_checks_are_answered_without_recursion() -> 
             assert (await peer.receive_message()).status == 200
 
 
-@pytest.mark.expect_log("404 GET /a ")
+@pytest.mark.expect_log("404 GET /a$")
 @pytest.mark.expect_log("503 GET /b/x ")
 async def test_connection_survives_404_and_503() -> None:
     async with backend() as server, proxy() as chp:
@@ -245,7 +245,7 @@ async def test_activity_moves_with_each_chunk_of_a_download() -> None:
         assert route.last_activity > 1.0
 
 
-@pytest.mark.expect_log("404 GET /a ")
+@pytest.mark.expect_log("404 GET /a$")
 async def test_health_checks_and_errors_are_no_activity() -> None:
     async with backend() as server, proxy() as chp:
         await chp.add_route("/b", server.url)

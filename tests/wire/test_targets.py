@@ -226,7 +226,7 @@ async def test_health_check_is_exactly_one_path(target: str) -> None:
         assert chp.app.metrics.requests_web == 1
 
 
-@pytest.mark.expect_log("404 GET /b ")
+@pytest.mark.expect_log("404 GET /b$")
 async def test_request_without_a_route() -> None:
     async with backend(echo) as server, proxy() as chp:
         await chp.add_route("/a", server.url)
