@@ -77,6 +77,8 @@ async def background(coroutine: object) -> AsyncIterator[asyncio.Task[None]]:
         while not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=0.01)
+        if not task.cancelled():
+            task.exception()  # whoever awaits the task gets it
 
 
 async def receive_headed(peer: Peer) -> Message:

@@ -45,7 +45,7 @@ GARBAGE = {
     "an unknown coding": HEAD + b"Transfer-Encoding: gzip\r\n\r\nok",
     "a second coding": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunked twice": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "101 that nobody asked for": b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+    "101 that nobody asked for": b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
     "101 without an upgrade": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
     "a large field": HEAD + b"A: " + b"x" * 70_000 + b"\r\n\r\n",
     "a large reason": b"HTTP/1.1 200 " + b"x" * 70_000 + b"\r\n\r\n",

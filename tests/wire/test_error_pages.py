@@ -9,7 +9,7 @@ import pytest
 from support.echo import echo
 from support.wire import OK, Backend, Message, Peer, Script, backend, proxy, until
 
-NOT_FOUND = pytest.mark.expect_log(r"404 [A-Z]+ /\S* $")
+NOT_FOUND = pytest.mark.expect_log(r"404 [A-Z]+ /\S*$")
 UNAVAILABLE = pytest.mark.expect_log(r"503 [A-Z]+ /\S* connection refused by ")
 NO_PAGE = pytest.mark.expect_log("Failed to get custom error page: ")
 

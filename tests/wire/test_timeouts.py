@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import socket
-import ssl
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +13,7 @@ from support.streams import background, broken_off, end_of, hang, quiet, standst
 from support.wire import OK, Peer, answer_ok, backend, proxy
 
 from chp.config import build
-from chp.handlers import errors, websocket
-from chp.servers import connection
+from chp.handlers import errors
 
 SHORT = 100  # milliseconds
 FINE: dict[str, int] = {"pool_idle_timeout": 200}  # lets the ticker look every 50 milliseconds
@@ -73,16 +69,16 @@ async def test_slow_transfers_take_as_long_as_they_like(option: str) -> None:
     async def answer(peer: Peer) -> None:
         await peer.receive_message()
         await peer.send(CHUNKED)
-        await drip(peer, b"1\r\nx\r\n", 12)
+        await drip(peer, b"1\r\nx\r\n", 8)
         await peer.send(b"0\r\n\r\n")
 
     options: Any = {option: SHORT}
     async with backend(answer) as server, proxy(server.url, **options) as chp:
         peer = await chp.connect()
-        await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\n\r\n")
-        await drip(peer, b"x", 12)
+        await peer.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n")
+        await drip(peer, b"x", 8)
         message = await peer.receive_message()
-        assert (message.status, message.content) == (200, b"x" * 12)
+        assert (message.status, message.content) == (200, b"x" * 8)
 
 
 async def test_timeouts_of_exchanges_do_not_concern_idle_connections_and_tunnels() -> None:
@@ -234,159 +230,6 @@ async def test_a_silent_error_target_gives_the_default_page(monkeypatch: pytest.
         assert b"404" in message.content
         await server.wait_until_ended()
         await quiet(chp)
-
-
-# -- heads, idle connections, handshakes --------------------------------------------------
-
-
-async def test_idle_connections_are_closed() -> None:
-    async with backend() as server, proxy(server.url, keep_alive_timeout=SHORT) as chp:
-        peer = await chp.connect()
-        await peer.send(GET)
-        assert (await peer.receive_message()).status == 200
-        begin = time.monotonic()
-        assert await peer.receive_all() == b""
-        assert time.monotonic() - begin >= SHORT / 1000 * 0.9
-        await quiet(chp)
-        assert chp.app.metrics.client_connections_closed["keep_alive_timeout"] == 1
-
-
-async def test_connections_without_a_request_are_closed() -> None:
-    async with proxy(head_timeout=SHORT) as chp:
-        peer = await chp.connect()
-        assert await peer.receive_all() == b""
-        await quiet(chp)
-
-
-@pytest.mark.parametrize("requests_before", [0, 1])
-async def test_a_head_that_drips_is_refused(requests_before: int) -> None:
-    """However often a byte comes (slowloris)."""
-    async with backend() as server, proxy(server.url, head_timeout=SHORT) as chp:
-        peer = await chp.connect()
-        for _ in range(requests_before):
-            await peer.send(GET)
-            assert (await peer.receive_message()).status == 200
-
-        async def send_slowly() -> None:
-            with contextlib.suppress(OSError):
-                await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\nX: ")
-                await drip(peer, b"x", 100)
-
-        async with background(send_slowly()):
-            assert (await peer.receive_message()).status == 408
-            assert await peer.receive_all() == b""
-        await peer.close()
-        await quiet(chp)
-
-
-async def test_a_silent_tls_handshake_of_a_client_is_closed(pki: Any) -> None:
-    async with (
-        backend() as server,
-        proxy(server.url, ssl_key=pki.key, ssl_cert=pki.cert, tls_handshake_timeout=SHORT) as chp,
-    ):
-        peer = await chp.connect()
-        assert await end_of(peer) == b""
-        assert chp.app.metrics.client_connections_closed["tls_handshake"] == 1
-        # Others are served meanwhile.
-        waiting = await chp.connect()
-        context = ssl.create_default_context(cafile=pki.ca)
-        other = await chp.connect(tls=context)
-        await other.send(GET)
-        assert (await other.receive_message()).status == 200
-        assert await end_of(waiting) == b""
-        await other.close()
-        await quiet(chp)
-
-
-# -- ends ---------------------------------------------------------------------------------
-
-
-async def test_a_refused_client_that_sends_on_and_on_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = build.proxy_settings
-    monkeypatch.setattr(
-        build, "proxy_settings", lambda options: dataclasses.replace(original(options), linger_timeout=0.05)
-    )
-    async with proxy() as chp:
-        peer = await chp.connect()
-        await peer.send(b"nonsense\r\n\r\n")
-        assert (await peer.receive_message()).status == 400
-
-        async def send_on() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    await peer.send(b"x")
-                    await asyncio.sleep(0.01)
-
-        async with background(send_on()):
-            await quiet(chp)
-
-
-async def test_a_refused_client_that_stays_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = build.proxy_settings
-    monkeypatch.setattr(
-        build, "proxy_settings", lambda options: dataclasses.replace(original(options), linger_timeout=0.05)
-    )
-    async with proxy() as chp:
-        peer = await chp.connect()
-        await peer.send(b"nonsense\r\n\r\n")
-        await quiet(chp)
-
-
-async def test_a_client_that_does_not_take_the_end_of_a_response_is_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(connection, "_FLUSH_TIMEOUT", SHORT / 1000)
-    content = bytes(20_000_000)
-
-    async def answer(peer: Peer) -> None:
-        await peer.receive_head()
-        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
-
-    async with backend(answer) as server, proxy(server.url, write_buffer_high=2**26, **FINE) as chp:
-        peer = await chp.connect()
-        peer.stop_reading()
-        await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-        await server.wait_until_ended()
-        await quiet(chp)
-
-
-@pytest.mark.parametrize("side", ["client", "upstream"])
-async def test_a_tunnel_that_is_closed_on_one_side_ends_when_the_other_is_silent(
-    side: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(websocket, "HALF_CLOSED_TIMEOUT", SHORT / 1000)
-
-    async def tunnel(peer: Peer) -> None:
-        await peer.receive_head()
-        await peer.send(SWITCHED)
-        if side == "upstream":
-            peer.send_eof()
-        await asyncio.Event().wait()
-
-    async with backend(tunnel) as server, proxy(server.url, **FINE) as chp:
-        peer = await chp.connect()
-        await peer.send(UPGRADE)
-        await peer.receive_head()
-        if side == "client":
-            peer.send_eof()
-        await quiet(chp)
-
-
-async def test_a_half_closed_tunnel_goes_on_while_something_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "HALF_CLOSED_TIMEOUT", SHORT / 1000)
-
-    async def tunnel(peer: Peer) -> None:
-        await peer.receive_head()
-        await peer.send(SWITCHED)
-        await hang(peer)  # up to the client's last byte
-        await drip(peer, b"x", 12)
-
-    async with backend(tunnel) as server, proxy(server.url, **FINE) as chp:
-        peer = await chp.connect()
-        await peer.send(UPGRADE)
-        await peer.receive_head()
-        peer.send_eof()
-        assert await peer.receive_all() == b"x" * 12
 
 
 async def test_no_timeout_is_set_for_exchanges_by_default() -> None:

@@ -197,9 +197,9 @@ async def test_data_in_either_direction_is_activity_and_a_handshake_is_none(from
         assert route.last_activity > 0.0
 
 
-async def test_a_thousand_tunnels_come_and_go() -> None:
+async def test_hundreds_of_tunnels_come_and_go() -> None:
     async with backend(echo) as server, proxy(server.url) as chp:
-        for _ in range(10):
+        for _ in range(3):
             peers = await asyncio.gather(*(open_tunnel(chp) for _ in range(100)))
             assert chp.app.metrics.tunnels == 100
             for number, peer in enumerate(peers):
