@@ -85,13 +85,14 @@ class Tunnel:
 class TunnelEnd(asyncio.BufferedProtocol):
     """One end of a tunnel: what it receives, the peer sends."""
 
-    __slots__ = ("peer", "transport", "tunnel")
+    __slots__ = ("ended", "peer", "transport", "tunnel")
 
     peer: TunnelEnd
 
     def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
         self.tunnel = tunnel
         self.transport = transport
+        self.ended = False  # it has said its last byte
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.tunnel.runtime.view
@@ -120,10 +121,11 @@ class TunnelEnd(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Pass the end of one direction on; the other goes on where the transports can do that (not TLS)."""
+        self.ended = True
         peer = self.peer.transport
         if peer.is_closing():
             return False
-        if not (peer.can_write_eof() and self.transport.can_write_eof()):
+        if self.peer.ended or not (peer.can_write_eof() and self.transport.can_write_eof()):
             peer.close()
             return False
         peer.write_eof()

@@ -113,6 +113,8 @@ class DirectUpstream(Upstream):
         origin = stream.request.origin
         try:
             connection = await asyncio.wait_for(self._open_connection(origin), self.settings.connect_timeout)
+            if not connection.usable:
+                raise ConnectionResetError("it was closed at once")
         except (OSError, asyncio.TimeoutError, UnicodeError, ssl.SSLError) as error:
             stream.fail(_connect_error(origin, error))
         else:
@@ -142,8 +144,6 @@ class DirectUpstream(Upstream):
             )
         else:
             _, protocol = await loop.create_connection(factory, origin.host, origin.port)
-        if not protocol.usable:
-            raise ConnectionResetError("it was closed at once")
         return protocol
 
 
