@@ -75,13 +75,17 @@ def log_lines(request: pytest.FixtureRequest) -> Iterator[LogCollector]:
     assert not collector.lines, "unexpected log lines:\n" + "\n".join(collector.lines)
 
 
+# With the key usage that Python 3.13 asks of an authority.
+_CA = ("-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+
+
 class PKI:
     """Certificates for tests, made with the openssl command; they are valid for a day."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ca = self._make("ca", "-addext", "basicConstraints=critical,CA:TRUE")
-        self.other_ca = self._make("other-ca", "-addext", "basicConstraints=critical,CA:TRUE")
+        self.ca = self._make("ca", *_CA)
+        self.other_ca = self._make("other-ca", *_CA)
         self.cert = self._make(
             "server", *self._signed, "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"
         )

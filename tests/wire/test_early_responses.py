@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from typing import Any
 
 import pytest
 from support.streams import background, end_of, hang, heads, quiet
-from support.wire import OK, Message, Peer, backend, proxy
+from support.wire import OK, Message, Peer, backend, proxy, until
 
 MIB = 2**20
 SIZE = 30 * MIB
@@ -63,29 +65,35 @@ async def test_a_refusal_in_the_middle_of_an_upload_reaches_the_client(
         assert chp.app.metrics.upstream_connections == 0  # it is in the middle of a request
 
 
-@pytest.mark.parametrize("framing", HEADS)
-async def test_a_refusal_is_saved_when_writing_to_the_upstream_fails(framing: str) -> None:
+def unread(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(1000, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""
+
+
+async def test_a_refusal_is_saved_when_writing_to_the_upstream_fails() -> None:
     """The upstream answers and closes with bytes unread: it resets the connection right behind its answer.
 
-    The proxy reads nothing between the two, and what it notices first is that it can't write.
+    More content comes at the same time, and is written before the answer is read.
     """
-
-    async def refuse(peer: Peer) -> None:
-        await peer.receive_head()
-        peer.stop_reading()
-        # More is on its way than the kernel takes: the close is a reset.
-        await asyncio.sleep(0.02)
-        peer.writer.write(TOO_LARGE)
-
-    async with backend(refuse) as server, proxy(server.url) as chp:
-        for _ in range(3):
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with proxy(f"http://127.0.0.1:{listener.getsockname()[1]}") as chp:
             peer = await chp.connect()
-            await peer.send(HEADS[framing])
-            async with background(send_content(peer, framing)):
-                message = await peer.receive_message()
-            assert message.status == 413
+            await peer.send(HEADS["length"] + b"some")
+            upstream, _ = await loop.sock_accept(listener)
+            await until(lambda: unread(upstream).endswith(b"some"))
+            # The loop sees what happens here at once: first the client, then the upstream.
+            client = peer.writer.get_extra_info("socket")
+            os.write(client.fileno(), b"more")
+            upstream.send(TOO_LARGE)
+            upstream.close()
+            message = await peer.receive_message()
+            assert (message.status, message.content) == (413, b"too large")
             await peer.close()
-        await quiet(chp)
+            await quiet(chp)
 
 
 async def test_the_connection_is_closed_behind_an_early_response() -> None:

@@ -17,6 +17,13 @@ def is_idle(chp: Proxy, count: int) -> bool:
     return metrics.upstream_connections == metrics.upstream_connections_idle == count
 
 
+async def answer_once(peer: Peer) -> None:
+    """A script: answer, then leave it to the proxy to close."""
+    await peer.receive_message()
+    await peer.send(OK)
+    await hang(peer)
+
+
 async def test_one_connection_carries_one_request_after_another() -> None:
     async with backend() as server, proxy(server.url) as chp:
         for _ in range(5):
@@ -257,7 +264,7 @@ async def test_connections_that_the_upstream_closes_leave_the_pool() -> None:
 
 
 async def test_idle_connections_are_closed_after_their_time() -> None:
-    async with backend() as server, proxy(server.url, pool_idle_timeout=100) as chp:
+    async with backend(answer_once) as server, proxy(server.url, pool_idle_timeout=100) as chp:
         await primed(chp)
         await until(lambda: is_idle(chp, 0))
         await server.wait_until_ended()
@@ -304,7 +311,7 @@ async def replace(chp: Proxy, other: Backend) -> None:
 async def test_a_route_that_goes_takes_its_idle_connections_along(
     change: Callable[[Proxy, Backend], Awaitable[None]], idle: int
 ) -> None:
-    async with backend() as server, backend() as other, proxy() as chp:
+    async with backend(answer_once) as server, backend() as other, proxy() as chp:
         await chp.add_route("/user", server.url)
         assert (await chp.get("/user")).status == 200
         await change(chp, other)
