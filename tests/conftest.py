@@ -16,16 +16,20 @@ _APPLICATION = "ConfigurableProxy"
 _LOGGERS = ("chp", "asyncio", "tornado")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def io_loop() -> Iterator[IOLoop]:
-    """A loop for each test, in place of pytest-tornasync's own, which uses deprecated interfaces."""
-    loop = IOLoop(make_current=False)
+    """A loop for each test, in place of pytest-tornasync's own, which uses deprecated interfaces.
+
+    For every test: where a test has none, the plugin asks asyncio for the current loop, which is no more.
+    """
+    loop = IOLoop(make_current=False, asyncio_loop=asyncio.new_event_loop())
     yield loop
     asyncio_loop = loop.asyncio_loop  # type: ignore[attr-defined]
     left = asyncio.all_tasks(asyncio_loop)
     for task in left:
         task.cancel()
-    asyncio_loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    if left:
+        asyncio_loop.run_until_complete(asyncio.wait(left))
     asyncio_loop.run_until_complete(asyncio_loop.shutdown_asyncgens())
     loop.close(all_fds=True)
 
@@ -100,7 +104,7 @@ class PKI:
 
     @property
     def _signed(self) -> tuple[str, ...]:
-        return ("-CA", self.ca, "-CAkey", self._key("ca"))
+        return ("-CA", self.ca, "-CAkey", self._key("ca"), "-addext", "basicConstraints=critical,CA:FALSE")
 
     def _key(self, name: str) -> str:
         return str(self.directory / f"{name}.key")

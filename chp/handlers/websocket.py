@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from time import monotonic
 
 from chp.routing.table import Route
@@ -13,12 +11,6 @@ from chp.runtime import NEVER, Runtime
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
 HALF_CLOSED_TIMEOUT = 60.0
-# Seconds of silence, seconds between probes, probes: gone after two minutes. Linux has these by name.
-_KEEPALIVE = {
-    getattr(socket, name): value
-    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-    if hasattr(socket, name)
-}
 
 
 def open_tunnel(
@@ -34,8 +26,6 @@ def open_tunnel(
     tunnel.upstream = TunnelEnd(tunnel, upstream)
     tunnel.client.peer = tunnel.upstream
     tunnel.upstream.peer = tunnel.client
-    for transport in (client, upstream):
-        _find_dead_peers(transport)
     client.set_protocol(tunnel.client)
     upstream.set_protocol(tunnel.upstream)
     return tunnel
@@ -139,14 +129,3 @@ class TunnelEnd(asyncio.BufferedProtocol):
         else:
             peer.abort()
         self.tunnel.end_lost()
-
-
-def _find_dead_peers(transport: asyncio.Transport) -> None:
-    """Let the kernel probe a silent peer: a tunnel may say nothing for days, a vanished client for ever."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family == socket.AF_UNIX:
-        return
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -20,6 +20,7 @@ Of the callbacks, only ``pause_request`` may come from inside ``open`` and ``sen
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from chp.errors import UpstreamError
+
+_NEVER_IN_FIELD = re.compile(rb"[\r\n\0]")
 
 
 class UpstreamRequest:
@@ -65,11 +68,16 @@ class UpstreamRequest:
 
     @property
     def fields(self) -> list[Field]:
-        """The fields as pairs of bytes, in order. Assign a list to change them."""
+        """The fields as pairs of bytes, in order. Assign a list to change them.
+
+        Raises ValueError for a name or value with CR, LF or NUL.
+        """
         return parse_fields(self.block)
 
     @fields.setter
     def fields(self, fields: list[Field]) -> None:
+        if any(_NEVER_IN_FIELD.search(part) for field in fields for part in field):
+            raise ValueError("CR, LF or NUL in a field")
         self.block = write_fields(fields)
 
     @property

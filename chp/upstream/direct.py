@@ -269,7 +269,7 @@ def _connect_error(origin: Origin, error: BaseException) -> UpstreamError:
     if isinstance(error, asyncio.TimeoutError):
         return UpstreamError("connect_timeout", f"connecting to {origin} timed out")
     if isinstance(error, ssl.SSLError):
-        return UpstreamError("tls", f"TLS with {origin} failed: {error.reason or error}")
+        return UpstreamError("tls", f"TLS with {origin} failed: {getattr(error, 'reason', None) or error}")
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return UpstreamError("dns", f"no address for {origin}: {error}")
     if isinstance(error, ConnectionRefusedError):

@@ -14,6 +14,7 @@ from chp.http1.fields import END_OF_HEAD
 from chp.http1.head import ResponseHead
 from chp.http1.target import Origin
 from chp.runtime import NEVER
+from chp.sockets import probe_silent_peer
 
 if TYPE_CHECKING:
     from chp.upstream.direct import DirectStream, DirectUpstream
@@ -129,6 +130,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        probe_silent_peer(transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -1,0 +1,29 @@
+"""Options of the sockets of clients and upstreams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+# Seconds of silence, seconds between probes, probes: a peer that is gone is noticed after two
+# minutes. Not every system has all three.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+}
+
+
+def probe_silent_peer(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel find out whether a silent peer is still there.
+
+    A tunnel or a long poll may say nothing for days; a host that vanished says nothing for ever.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
