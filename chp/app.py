@@ -230,7 +230,10 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
 
         if "redirect-" in self._listeners:
             to_port = self.redirect_to or int(self.proxy_address[1])
-            self._serve("redirect-", HTTPServer(make_redirect_application(to_port)))
+            redirects = HTTPServer(
+                make_redirect_application(to_port), idle_connection_timeout=self.head_timeout / 1000
+            )
+            self._serve("redirect-", redirects)
             from_port = self.redirect_address[1]
             self.log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
 

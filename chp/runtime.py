@@ -25,6 +25,13 @@ class Deadlined(Protocol):
         """Act on it. Called again at each tick until the deadline is moved or the watch ends."""
 
 
+class PausedReader(Protocol):
+    """A connection that is not read for now."""
+
+    def check_peer(self) -> None:
+        """See whether the peer is still there. Called at each tick."""
+
+
 class Ticker:
     """Looks at all deadlines a few times a second: no timer object for each request."""
 
@@ -33,15 +40,23 @@ class Ticker:
         self._log = log
         self._interval = interval
         self._watched: set[Deadlined] = set()
+        self._paused: set[PausedReader] = set()
         self._handle: asyncio.TimerHandle | None = None
 
     def watch(self, item: Deadlined) -> None:
         self._watched.add(item)
-        if self._handle is None:
-            self._handle = self._loop.call_later(self._interval, self._tick)
+        self._schedule()
 
     def forget(self, item: Deadlined) -> None:
         self._watched.discard(item)
+
+    def reading_paused(self, item: PausedReader) -> None:
+        self._paused.add(item)
+        self._schedule()
+
+    def reading_resumed(self, item: PausedReader) -> None:
+        """Reading goes on, or the connection is closed."""
+        self._paused.discard(item)
 
     def limit_interval(self, timeout: float | None) -> None:
         """Make sure that a timeout of so many seconds is noticed in good time."""
@@ -50,20 +65,27 @@ class Ticker:
 
     def close(self) -> None:
         self._watched.clear()
+        self._paused.clear()
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
+    def _schedule(self) -> None:
+        if self._handle is None:
+            self._handle = self._loop.call_later(self._interval, self._tick)
+
     def _tick(self) -> None:
         self._handle = None
         now = monotonic()
-        for item in [item for item in self._watched if item.deadline <= now]:
+        actions = [item.deadline_passed for item in self._watched if item.deadline <= now]
+        actions += [item.check_peer for item in self._paused]
+        for action in actions:
             try:
-                item.deadline_passed()
+                action()
             except Exception:
                 self._log.exception("Error in a timeout")
-        if self._watched and self._handle is None:
-            self._handle = self._loop.call_later(self._interval, self._tick)
+        if self._watched or self._paused:
+            self._schedule()
 
 
 class Runtime:

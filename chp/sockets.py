@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 
 # Seconds of silence, seconds between probes, probes: a peer that is gone is noticed after two
@@ -13,6 +14,8 @@ _KEEPALIVE = {
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
     if hasattr(socket, name)
 }
+# The peer's FIN (where the system tells of it), both sides closed, a reset.
+_LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 def probe_silent_peer(transport: asyncio.BaseTransport) -> None:
@@ -27,3 +30,16 @@ def probe_silent_peer(transport: asyncio.BaseTransport) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE.items():
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def peer_has_left(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether the peer has closed its side, without reading what it may have sent before.
+
+    While reading is paused, the event loop does not look at a socket at all.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), _LEFT)
+    return bool(poll.poll(0))

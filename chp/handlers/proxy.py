@@ -56,6 +56,7 @@ class ProxyHandler(RequestHandler):
         self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
         self.custom_block = write_fields(settings.custom_fields)
         self.tunnels: set[Tunnel] = set()
+        self.ending = False
         self._table = table
 
     def handle(
@@ -82,6 +83,7 @@ class ProxyHandler(RequestHandler):
         return exchange
 
     def end_tunnels(self) -> None:
+        self.ending = True
         for tunnel in list(self.tunnels):
             tunnel.abort()
 
@@ -164,6 +166,7 @@ class Exchange(ClientExchange, Receiver):
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error page; an upgrade gets the bare status."""
         self._move("refused")
+        self._route = None  # whatever the client still sends, nobody gets it
         runtime = self._handler.runtime
         runtime.metrics.requests_proxy[status] += 1
         level = logging.ERROR if status >= 500 else logging.WARNING
@@ -212,8 +215,8 @@ class Exchange(ClientExchange, Receiver):
         return self._state in ("done", "cut")
 
     def content_received(self, content: bytes, complete: bool) -> None:
-        if self._state == "refused" or self._stream is None or self._route is None:
-            return  # nobody wants it any more
+        if self._stream is None or self._route is None:
+            return
         if content:
             self._route.touch()
         self._stream.send(content, complete)
@@ -276,6 +279,8 @@ class Exchange(ClientExchange, Receiver):
         client.write(_head(head, switch) + early)
         if ahead:
             transport.write(ahead)
+        if handler.ending:
+            tunnel.abort()
 
     def failed(self, error: UpstreamError) -> None:
         self._stream = None

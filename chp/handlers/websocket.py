@@ -7,6 +7,7 @@ from time import monotonic
 
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
+from chp.sockets import peer_has_left
 
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
@@ -104,10 +105,17 @@ class TunnelEnd(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         if not self.peer.transport.is_closing():
             self.peer.transport.pause_reading()
+            self.tunnel.runtime.ticker.reading_paused(self.peer)
 
     def resume_writing(self) -> None:
+        self.tunnel.runtime.ticker.reading_resumed(self.peer)
         if not self.peer.transport.is_closing():
             self.peer.transport.resume_reading()
+
+    def check_peer(self) -> None:
+        # It may only have ended its direction, with data still on the way: then the rest passes.
+        if self.tunnel.deadline == NEVER and peer_has_left(self.transport):
+            self.tunnel.half_closed()
 
     def eof_received(self) -> bool:
         """Pass the end of one direction on; the other goes on where the transports can do that (not TLS)."""
@@ -123,6 +131,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.tunnel.runtime.ticker.reading_resumed(self)
         peer = self.peer.transport
         if exc is None:
             peer.close()  # what is still written is sent first

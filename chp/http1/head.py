@@ -14,6 +14,9 @@ from chp.http1.fields import END_OF_HEAD, drop_fields, is_valid_host, list_membe
 
 _LAST = len(END_OF_HEAD)
 _VERSION = len(b"HTTP/1.1")
+_VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
+_MAX_LENGTH_DIGITS = 20  # of 2**64
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9110, section 7.6.1: meant for this connection only. TE and Trailer go as
 # well, because trailers are not forwarded (RFC 9110, section 6.5.1).
 _HOP_BY_HOP = rb"connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade"
@@ -77,11 +80,13 @@ class RequestHead:
 
         Raises :class:`BadRequest` for what llhttp lets pass and a proxy must not.
         """
-        parts = raw.split(b" ", 2)
-        # llhttp takes several spaces, HTTP/0.9 and HTTP/2.0 (RFC 9112, section 3).
-        if len(parts) != 3 or not parts[2].startswith((b"HTTP/1.1\r\n", b"HTTP/1.0\r\n")):
+        line = raw[: raw.index(b"\r\n")]
+        parts = line.split(b" ")
+        # RFC 9112, section 3. llhttp takes several spaces, HTTP/2.0, and HTTP/0.9 before a bare LF.
+        if len(parts) != 3 or parts[2] not in _VERSIONS or b"\n" in line:
             raise BadRequest("invalid request line")
-        self.method, self.target, self.version_and_fields = parts
+        self.method, self.target, _ = parts
+        self.version_and_fields = raw[len(line) - _VERSION :]
         if last is not None and last.version_and_fields == self.version_and_fields:
             self._copy_fields(last)
         else:
@@ -109,6 +114,8 @@ class RequestHead:
         elif not is_valid_host(self.host):  # neither is a list of two
             raise BadRequest("invalid Host field")
         length = cut.get(b"content-length")
+        if length is not None and len(length) > _MAX_LENGTH_DIGITS:
+            raise BadRequest("invalid Content-Length")  # zeros in front
         self.content_length = None if length is None else int(length)
         coding = cut.get(b"transfer-encoding")
         self.chunked = coding is not None and self._is_chunked(coding)
@@ -182,6 +189,8 @@ class ResponseHead:
         head = cls(int(raw[9:12]), raw[13:start], block)
         if head.status < 100:
             raise ValueError("invalid status code")
+        if _CONTROLS.search(head.reason):
+            raise ValueError("invalid reason phrase")
         length, coding = cut.get(b"content-length"), cut.get(b"transfer-encoding")
         if length is not None:
             head.content_length = int(length)

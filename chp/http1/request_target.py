@@ -17,6 +17,7 @@ from chp.http1.target import Target
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?(?:#.*)?", re.IGNORECASE)
 # A path without these is in normal form, and its own decoded form.
 _NOT_PLAIN_PATH = re.compile(rb'%|/\.|["<>`{}]')
+_NEVER_IN_TARGET = re.compile(rb"[^\x21-\x7e]")
 _ESCAPED_IN_PATH = re.compile(rb'["<>`{}]')
 _ESCAPED_IN_QUERY = re.compile(rb"[\"'<>]")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -51,7 +52,7 @@ def parse_request_target(method: bytes, target: bytes) -> RequestTarget:
             raise BadRequest("invalid request target")
         authority = match[1]
         target = (match[2] or b"/") + (match[3] or b"")
-    if not target.isascii():
+    if _NEVER_IN_TARGET.search(target):
         raise BadRequest("invalid request target")
     if b"#" in target:
         target = target[: target.index(b"#")]  # a fragment is not for servers

@@ -19,7 +19,7 @@ _TARGET = re.compile(
     r"(?:#.*)?",
     re.IGNORECASE,
 )
-_AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.%]+\]|[^\[\]:]+)(?::(?P<port>[0-9]*))?", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.%]+\]|[^\[\]:]+)(?::(?P<port>[0-9]{0,5}))?", re.IGNORECASE)
 # What a URL parser escapes in a path or query (WHATWG URL, sections 1.3 and 4.4).
 _ESCAPED_IN_URL = re.compile(r"[^!#-;=?-_a-z|~]")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")

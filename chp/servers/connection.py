@@ -16,13 +16,15 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import probe_silent_peer
+from chp.sockets import peer_has_left, probe_silent_peer
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
 
 # What a client may send ahead, behind a complete request; then reading pauses.
 _MAX_AHEAD = 64 * 1024
+# Requests in one read that are answered at once, before others have their turn.
+_MAX_ANSWERS_AT_ONCE = 50
 # A client that takes nothing of a complete response for so long (seconds) gets no more.
 _FLUSH_TIMEOUT = 60.0
 # close() with this option sends RST: what was sent can't be taken for complete.
@@ -178,6 +180,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def response_complete(self, persist: bool) -> None:
         """End the exchange; ``persist``: the response's head promised another one."""
         self._exchange = None
+        self._upstream_slow = False
         if self._state == "closed":
             return
         if persist and self._state == "answering":
@@ -252,6 +255,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         else:
             self._close("keep_alive_timeout")
 
+    def check_peer(self) -> None:
+        if peer_has_left(self._transport):
+            self.eof_received()
+
     # -- asyncio -----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -270,11 +277,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._metrics.client_bytes_received += nbytes
         data = self._runtime.view[:nbytes]
         try:
-            if self._state == "head":
+            if self._state == "head" and not self._ahead and not self._write_paused:
                 self._read_head(bytes(data))
             elif self._state == "content":
                 self._read_content(data)
-            elif self._state == "answering":
+            elif self._state in ("head", "answering"):
                 self._ahead += bytes(data)
                 self._update_reading()
             elif self._state == "lingering":
@@ -301,6 +308,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._write_paused = True
         if self._exchange is not None:
             self._exchange.pause_response()
+        self._update_reading()
 
     def resume_writing(self) -> None:
         self._write_paused = False
@@ -309,6 +317,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._exchange.resume_response()
         else:
             self._read_ahead()
+        self._update_reading()
 
     # -- requests ----------------------------------------------------------
 
@@ -368,9 +377,13 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         self._looping = True
         try:
-            while self._ahead and self._state == "head" and not self._write_paused:
+            for _ in range(_MAX_ANSWERS_AT_ONCE):
+                if not self._ahead or self._state != "head" or self._write_paused:
+                    break
                 data, self._ahead = self._ahead, b""
                 self._read_head(data)
+            else:
+                self._runtime.loop.call_soon(self._read_ahead)
         except BadRequest as error:
             self._refuse(error)
         finally:
@@ -441,14 +454,18 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Read, unless the upstream is slow to take content or the client is far ahead."""
         if self._state == "content":
             pause = self._upstream_slow
+        elif self._state == "head" and self._write_paused:
+            pause = True  # it does not take the answers that it has
         else:
             pause = self._state != "detached" and len(self._ahead) >= _MAX_AHEAD
         if pause is not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = pause
             if pause:
                 self._transport.pause_reading()
+                self._runtime.ticker.reading_paused(self)
             else:
                 self._transport.resume_reading()
+                self._runtime.ticker.reading_resumed(self)
 
     def _watch(self) -> None:
         """Move the deadline: something happened on this connection."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import add_accept_handler
 
 from chp.config.settings import ProxySettings
 from chp.runtime import Runtime
 from chp.servers.connection import ClientConnection, RequestHandler
 
+_ACCEPTS_AT_ONCE = 100  # then other connections have their turn
+_ACCEPT_PAUSE = 1.0  # seconds, when file descriptors or memory are used up
+
 
 class ProxyServer(HTTPServer):
-    """Accepts with Tornado, serves with :class:`ClientConnection`.
+    """A server as any of Tornado's from outside, with :class:`ClientConnection` inside.
 
     Tornado's own HTTP connection costs five times the CPU of llhttp on an
     asyncio transport, so ``add_sockets`` hands accepted sockets to the loop.
@@ -38,7 +39,7 @@ class ProxyServer(HTTPServer):
         self._ssl_context = ssl_context
         self._clients: set[ClientConnection] = set()
         self._accepting: set[asyncio.Task[None]] = set()
-        self._listening: dict[socket.socket, Callable[[], None]] = {}
+        self._listening: list[socket.socket] = []
         runtime.ticker.limit_interval(settings.client_timeout)
         runtime.ticker.limit_interval(settings.keep_alive_timeout)
         runtime.ticker.limit_interval(settings.head_timeout)
@@ -47,13 +48,14 @@ class ProxyServer(HTTPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets. They are closed by :meth:`stop`."""
         for listening in sockets:
-            self._listening[listening] = add_accept_handler(listening, self._accept)
+            self._listening.append(listening)
+            self._runtime.loop.add_reader(listening, self._accept, listening)
 
     def stop(self) -> None:
         """Accept no more, close idle connections and tunnels. Running exchanges go on."""
         self.draining = True
-        for listening, remove_handler in self._listening.items():
-            remove_handler()
+        for listening in self._listening:
+            self._runtime.loop.remove_reader(listening)
             listening.close()
         self._listening.clear()
         for connection in list(self._clients):
@@ -68,6 +70,7 @@ class ProxyServer(HTTPServer):
         await asyncio.gather(*self._accepting, return_exceptions=True)
         for connection in list(self._clients):
             connection.shut_down(force=True)
+        self._handler.end_tunnels()
         for _ in range(100):  # connection_lost() is called by one of the loop's next turns
             if not self._clients:
                 return
@@ -85,13 +88,39 @@ class ProxyServer(HTTPServer):
             self._clients.discard(connection)
             self._runtime.metrics.client_connections -= 1
             self._runtime.ticker.forget(connection)
+            self._runtime.ticker.reading_resumed(connection)
 
     # -- private -----------------------------------------------------------
 
-    def _accept(self, sock: socket.socket, address: Any) -> None:
-        task = self._runtime.loop.create_task(self._serve(sock))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+    def _accept(self, listening: socket.socket) -> None:
+        # Tornado's add_accept_handler() would call this for ever, with an error each
+        # time, once the process has no file descriptor left.
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                sock, _address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue  # this one has left already
+            except OSError as error:
+                self._pause_accepting(listening, error)
+                return
+            sock.setblocking(False)
+            task = self._runtime.loop.create_task(self._serve(sock))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
+        """Leave new connections in the backlog for a moment: there is no room for them."""
+        self._runtime.log.error("Can't accept connections for the moment: %s", error.strerror)
+        loop = self._runtime.loop
+        loop.remove_reader(listening)
+
+        def go_on() -> None:
+            if listening in self._listening:
+                loop.add_reader(listening, self._accept, listening)
+
+        loop.call_later(_ACCEPT_PAUSE, go_on)
 
     async def _serve(self, sock: socket.socket) -> None:
         timeout = self._settings.tls_handshake_timeout if self._ssl_context else None

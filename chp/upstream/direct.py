@@ -49,6 +49,9 @@ class DirectUpstream(Upstream):
         return stream
 
     def close_idle(self, origin: Origin) -> None:
+        for connection in self._connections:
+            if connection.origin == origin:
+                connection.last_exchange = True
         for connection in self._idle.pop(origin, ()):
             self.runtime.metrics.upstream_connections_idle -= 1
             connection.retire()
@@ -178,7 +181,7 @@ class DirectStream(Stream):
     # -- the contract ------------------------------------------------------
 
     def send(self, content: bytes, complete: bool) -> None:
-        if self.over:
+        if self.over or self.sent:
             return
         self.sent = complete
         data = self._framed(content, complete)

@@ -47,6 +47,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_transport",
         "_upstream",
         "deadline",
+        "last_exchange",
         "origin",
         "write_paused",
     )
@@ -55,6 +56,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.origin = origin
         self.deadline = NEVER
         self.write_paused = False
+        self.last_exchange = False  # its origin is no longer wanted: not for the pool
         self._upstream = upstream
         self._runtime = upstream.runtime
         self._metrics = upstream.runtime.metrics
@@ -205,7 +207,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._fail("invalid_response", f"invalid response: {error}")
                 return
             self._excess = True
-        if self._pieces or self._complete:
+        if self._head is not None and (self._pieces or self._complete):
             self._overhead = 0
         else:
             self._overhead += nbytes
@@ -238,7 +240,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         head = ResponseHead.parse(raw)
         self._partial = b""
         if head.status < 200 and head.status != 101:
-            # RFC 9110, section 15.2: the final response is yet to come.
+            # RFC 9110, section 15.2: the final response is yet to come. llhttp would take
+            # content for some of them, which they never have (section 8.6).
+            if head.chunked or head.content_length:
+                raise ValueError("content in a 1xx response")
             self._interim.append(head)
             self._head_complete = self._complete = False
             return
@@ -284,9 +289,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._reusable
             and stream.sent
             and not self._excess
+            and not self.last_exchange
             and not stream.request.upgrade
-            and not self.write_paused
             and not self._transport.is_closing()
+            and not self._transport.get_write_buffer_size()
         ):
             self._reused = True
             if stream.request.method == b"HEAD":
@@ -298,10 +304,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._head_complete = self._head_sent = self._complete = self._received = False
             self.deadline = monotonic() + self._settings.pool_idle_timeout
             self._upstream.release(self)
-        elif stream.sent:
+        elif stream.sent and not self._transport.get_write_buffer_size():
             self._transport.close()
         else:
-            self._transport.abort()
+            self._transport.abort()  # nobody needs the rest, and the upstream may never take it
 
     def _switch_protocols(self, early: bytes) -> None:
         """A 101 came (RFC 9110, section 7.8)."""
@@ -309,6 +315,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if stream is None or head is None or not stream.request.upgrade:
             self._fail("invalid_response", "invalid response: 101 that nobody asked for")
             return
+        for interim in self._interim:
+            stream.receiver.informational(interim)
         stream.over = True
         self._stream = None
         self._upstream.gone(self)
