@@ -182,6 +182,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         levels = [handler.level for handler in self.log.handlers]
         self.log.setLevel(max(logging.DEBUG, min(levels, default=self.log_level)))
         settings = build.proxy_settings(self)
+        if not build.has_error_pages(self):
+            self.log.warning("--error-path: no directory %s: error pages are plain text", self.error_path)
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
             self.log.warning("REST API is not authenticated.")
@@ -270,9 +272,14 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             listener.close()
         # Idle connections and tunnels are closed by now: what is left is in the middle of a request.
         loop = asyncio.get_running_loop()
+        if metrics.client_connections:
+            count, patience = metrics.client_connections, self.drain_timeout / 1000
+            self.log.info("Waiting up to %g s for requests on %d connections", patience, count)
         patience_ends = loop.time() + self.drain_timeout / 1000
         while metrics.client_connections and loop.time() < patience_ends:
             await asyncio.sleep(_DRAIN_INTERVAL)
+        if metrics.client_connections:
+            self.log.info("Cut the requests on %d connections", metrics.client_connections)
         closing = asyncio.gather(*(server.close_all_connections() for server in self._servers))
         try:
             await asyncio.wait_for(closing, _CLOSE_TIMEOUT)
@@ -342,7 +349,13 @@ def _new_event_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 def _confirmed(question: str) -> bool:
-    return sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
 
 
 def main(argv: Sequence[str] | None = None) -> None:

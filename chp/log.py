@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
-FORMAT = "%(asctime)s.%(msecs)03d [ConfigProxy] %(levelname)s: %(message)s"
-DATE_FORMAT = "%H:%M:%S"
+FORMAT = "%(asctime)s.%(msecs)03dZ [ConfigProxy] %(levelname)s: %(message)s"
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
 
 # CHP's words for the levels, and its colours.
 _NAMES = {
@@ -22,7 +23,9 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 class Formatter(logging.Formatter):
-    """CHP's words for levels, colours only on a terminal, and no control characters in messages."""
+    """CHP's times (UTC) and words, colours only on a terminal, no control characters in messages."""
+
+    converter = staticmethod(time.gmtime)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         name, colour = _NAMES.get(record.levelno, (record.levelname.lower(), 0))

@@ -75,7 +75,8 @@ def reference() -> str:
         parts.append(f"## {group.__doc__}\n")
         for option in options(group):
             parts.append(f"### `{option.title}`\n")
-            parts.append(option.help.replace("``", "`") + "\n")
+            off = option.spelling.startswith("--no-")
+            parts.append(("Switch this off: " if off else "") + option.help.replace("``", "`") + "\n")
             parts.append(f"`{option.name}`, default: {default(option)}\n")
     return "\n".join(parts)
 

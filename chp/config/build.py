@@ -114,5 +114,9 @@ def error_pages(options: Options) -> str:
     return str(inside if inside.is_dir() else package.parent / "share" / "chp-errors")
 
 
+def has_error_pages(options: Options) -> bool:
+    return os.path.isdir(error_pages(options))
+
+
 def _tls_policy(options: Options) -> tls.Policy:
     return tls.Policy(options.ssl_protocol, options.ssl_ciphers, options.ssl_allow_rc4, options.ssl_dhparam)

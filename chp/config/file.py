@@ -42,6 +42,11 @@ def check_names(config: Config, configurable: type[Configurable], path: str) -> 
     An error and not a warning: behind a misspelled ``ssl_reject_unauthorized``
     the proxy would be open without anybody noticing.
     """
+    ours = configurable.__name__
+    for section in config:
+        # It may be a store's own section; but a slip of the pen is close to ours.
+        if section != ours and difflib.get_close_matches(section, [ours], 1, 0.8):
+            raise ConfigError(f"configuration file {path}: unknown class {section} (did you mean {ours}?)")
     for cls in configurable.mro():
         if not issubclass(cls, Configurable) or cls.__name__ not in config:
             continue

@@ -57,6 +57,10 @@ def server_context(
     Raises :class:`ConfigError` for files and names that can't be used.
     """
     if not files.key and not files.cert:
+        if files.ca or request_cert or reject_unauthorized:
+            raise ConfigError(
+                f"{files.option}-ca and the like need {files.option}-key and {files.option}-cert"
+            )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _apply_policy(context, policy)

@@ -402,7 +402,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self.abort("bad_request")
                 return
         self._metrics.requests_proxy[error.status] += 1
-        self._runtime.log.debug("%d to %s: %s", error.status, self.client.decode(), error)
+        client = self.client.decode() or "a local client"
+        self._runtime.log.info("%d to %s: %s", error.status, client, error)
         head_only = self._head is not None and self._head.method == b"HEAD"
         content = str(error).encode() + b"\n"
         self.send(local_response(error.status, content, close=True, head_only=head_only))

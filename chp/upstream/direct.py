@@ -272,7 +272,9 @@ def _connect_error(origin: Origin, error: BaseException) -> UpstreamError:
     if isinstance(error, asyncio.TimeoutError):
         return UpstreamError("connect_timeout", f"connecting to {origin} timed out")
     if isinstance(error, ssl.SSLError):
-        return UpstreamError("tls", f"TLS with {origin} failed: {getattr(error, 'reason', None) or error}")
+        # What is wrong with a certificate, else OpenSSL's word.
+        reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
+        return UpstreamError("tls", f"TLS with {origin} failed: {reason}")
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return UpstreamError("dns", f"no address for {origin}: {error}")
     if isinstance(error, ConnectionRefusedError):

@@ -88,6 +88,10 @@ def test_a_function_in_a_file(own_directory):
             "c.ConfigurableProxy.prot = 1",
             "configuration file bad.py: unknown option ConfigurableProxy.prot (did you mean port?)",
         ),
+        (
+            "c.ConfigurableProx.port = 1",
+            "configuration file bad.py: unknown class ConfigurableProx (did you mean ConfigurableProxy?)",
+        ),
         ("c.Application.prot = 1", "configuration file bad.py: unknown option Application.prot"),
     ],
 )

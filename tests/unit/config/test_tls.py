@@ -41,6 +41,17 @@ def test_no_certificate_no_tls():
     assert server_context(Files("--ssl"), Policy()) is None
 
 
+@pytest.mark.parametrize("options", [{"request_cert": True}, {"reject_unauthorized": True}])
+def test_asking_for_certificates_without_one_is_refused(options):
+    with pytest.raises(ConfigError, match="--ssl-ca and the like need --ssl-cert"):
+        server_context(Files("--ssl"), Policy(), **options)
+
+
+def test_authorities_without_a_certificate_are_refused(pki):
+    with pytest.raises(ConfigError, match="--ssl-ca and the like need --ssl-cert"):
+        server_context(Files("--ssl", ca=pki.ca), Policy())
+
+
 def test_handshake(pki):
     side = handshake(server_context(server_files(pki), Policy()), client(pki))
     assert side.version() == "TLSv1.3"
