@@ -199,7 +199,9 @@ def test_log_lines_and_pid_file(start, tmp_path):
         "--pid-file", "pid", "--log-level", "DEBUG", ready="Writing pid",
     )  # fmt: skip
     assert re.search(
-        r"^[\d-]{10}T[\d:]{8}\.\d{3}Z \[ConfigProxy\] info: Route added / -> http://127.0.0.1:9$", proxy.log, re.M
+        r"^[\d-]{10}T[\d:]{8}\.\d{3}Z \[ConfigProxy\] info: Route added / -> http://127.0.0.1:9$",
+        proxy.log,
+        re.M,
     )
     assert re.search(r"info: Proxying http://127.0.0.1:\d+ to http://127.0.0.1:9$", proxy.log, re.M)
     assert re.search(r"info: Proxy API at http://127.0.0.1:\d+/api/routes$", proxy.log, re.M)

@@ -67,6 +67,9 @@ refused("CL with a folded value", POST + b"Content-Length:\r\n 2\r\n\r\nab")
 _WITH_AB = POST + b"Content-Length: 2\r\n\r\nab"
 passed("CL with white space behind", POST + b"Content-Length: 2 \t\r\n\r\nab", _WITH_AB)
 passed("CL with zeros in front", POST + b"Content-Length: 0002\r\n\r\nab", _WITH_AB)
+passed("CL of twenty digits", POST + b"Content-Length: " + b"0" * 19 + b"2\r\n\r\nab", _WITH_AB)
+refused("CL of twenty-one digits", POST + b"Content-Length: " + b"0" * 20 + b"2\r\n\r\nab")
+refused("CL of zeros", POST + b"Content-Length: " + b"0" * 600 + b"2\r\n\r\nab")
 passed(
     "CL and something like TE",
     _WITH_AB.replace(b"\r\n\r\n", b"\r\nTransfer_Encoding: chunked\r\n\r\n"),
@@ -239,6 +242,12 @@ for start in (
     ),
 ):
     refused(f"request line {start!r}", start + b"\r\nHost: h\r\n\r\n")
+# llhttp takes what is in front of the line's end for HTTP/0.9, and the rest for fields.
+for hidden in (
+    *(b"\r\nX-Forwarded-For:6.6.6.6\r\nContent-Length:30\r\nZ:", b"\r\nTransfer-Encoding:chunked\r\nZ:"),
+    *(b"\nX:", b"\rX:", b"\r\nX:", b" HTTP/1.1\nX:"),
+):
+    refused(f"line end before the version {hidden!r}", b"GET /x" + hidden + b" HTTP/1.1\r\n" + HOST + b"\r\n")
 refused("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 passed("empty line in front", b"\r\n" + PLAIN, PLAIN)
 passed("empty lines in front and between", b"\r\n\r\n" + PLAIN + b"\r\n" + HIDDEN, PLAIN, HIDDEN)

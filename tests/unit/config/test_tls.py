@@ -43,12 +43,12 @@ def test_no_certificate_no_tls():
 
 @pytest.mark.parametrize("options", [{"request_cert": True}, {"reject_unauthorized": True}])
 def test_asking_for_certificates_without_one_is_refused(options):
-    with pytest.raises(ConfigError, match="--ssl-ca and the like need --ssl-cert"):
+    with pytest.raises(ConfigError, match="--ssl-ca and the like need --ssl-key and --ssl-cert"):
         server_context(Files("--ssl"), Policy(), **options)
 
 
 def test_authorities_without_a_certificate_are_refused(pki):
-    with pytest.raises(ConfigError, match="--ssl-ca and the like need --ssl-cert"):
+    with pytest.raises(ConfigError, match="--ssl-ca and the like need --ssl-key and --ssl-cert"):
         server_context(Files("--ssl", ca=pki.ca), Policy())
 
 

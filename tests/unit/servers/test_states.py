@@ -75,11 +75,17 @@ class Handler:
         )
 
 
+def new_runtime() -> Runtime:
+    """A runtime whose time stands still."""
+    loop: Any = SimpleNamespace(call_later=lambda delay, callback: None)
+    return Runtime(loop, Metrics(), logging.getLogger("chp.test"))
+
+
 class Client:
     """A connection without a socket."""
 
     def __init__(self) -> None:
-        self.runtime = Runtime(None, Metrics(), logging.getLogger("chp.test"))  # type: ignore[arg-type]
+        self.runtime = new_runtime()
         self.handler = Handler()
         self.transport = Transport()
         server: Any = SimpleNamespace(draining=False, opened=lambda it: None, forget=lambda it: None)
@@ -200,7 +206,7 @@ class Connection:
 
 def new_exchange() -> tuple[Exchange, Connection]:
     handler: Any = SimpleNamespace(
-        runtime=Runtime(None, Metrics(), logging.getLogger("chp.test")),  # type: ignore[arg-type]
+        runtime=new_runtime(),
         settings=ProxySettings(),
         rewrites_location=False,
         error_pages=SimpleNamespace(open=lambda exchange, status: None),
