@@ -189,6 +189,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._parser.next_request()
             self.deadline = monotonic() + self._settings.keep_alive_timeout
             self._read_ahead()
+            self._update_reading()
         elif self._state == "content" or self._ahead:
             self._linger("answered_early")
         else:

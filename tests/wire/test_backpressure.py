@@ -246,7 +246,7 @@ async def test_a_stalled_download_ends_when_one_side_vanishes(gone: str, log_lin
 
 @pytest.mark.parametrize("noticed_by", ["reading on", "timeout"])
 async def test_a_stalled_upload_ends_when_its_client_has_vanished(noticed_by: str) -> None:
-    """While nothing is read from the client, its end is not seen; it is as soon as something moves."""
+    """Its end is noticed at once when something moves or a timeout passes, else by the ticker."""
     read_on = asyncio.Event()
 
     async def upload(peer: Peer) -> None:
