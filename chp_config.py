@@ -97,6 +97,12 @@ c = get_config()  # noqa: F821
 
 # -- Forwarded requests and responses --
 
+# What carries requests to targets: direct, curl, or auto for curl with https targets only.
+#
+# direct is the faster one; curl speaks through libcurl, with its TLS. WebSockets always
+# go direct.
+# c.ConfigurableProxy.upstream = 'direct'
+
 # Add ``X-Forwarded-*`` headers to proxied requests.
 #
 # They tell the target the client's address, and the host, port and protocol that the
@@ -197,6 +203,9 @@ c = get_config()  # noqa: F821
 # c.ConfigurableProxy.api_ssl_reject_unauthorized = False
 
 # The private key for the certificate that https targets are shown, a PEM file.
+#
+# The passphrase of an encrypted one is taken from the environment variable
+# CONFIGPROXY_CLIENT_SSL_KEY_PASSPHRASE.
 # c.ConfigurableProxy.client_ssl_key = ''
 
 # The certificate that https targets are shown, a PEM file.

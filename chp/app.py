@@ -36,7 +36,7 @@ from chp.routing.storage import load_store
 from chp.routing.table import RouteTable
 from chp.runtime import Runtime
 from chp.servers.proxy import ProxyServer
-from chp.upstream.direct import DirectUpstream
+from chp.upstream.choice import make_upstream
 
 # Seconds between two looks at how many connections are still busy when the proxy stops.
 _DRAIN_INTERVAL = 0.02
@@ -197,7 +197,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self.metrics = metrics = Metrics()
         runtime = Runtime(asyncio.get_running_loop(), metrics, self.log)
         stack.callback(runtime.close)
-        upstream = DirectUpstream(runtime, settings)
+        upstream = make_upstream(runtime, settings)
         stack.push_async_callback(upstream.close)
         self.table = table = RouteTable(
             load_store(self.storage_backend, self._storage_config()),

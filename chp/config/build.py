@@ -75,6 +75,16 @@ def proxy_settings(options: Options) -> ProxySettings:
     """Return what the data plane reads: seconds, bytes. Raises :class:`ConfigError`."""
     # Of several with one name the last one is sent.
     fields = {name.lower(): (name, value) for name, value in map(split_header, options.custom_header)}
+    client_tls = (
+        tls.Files(
+            "--client-ssl",
+            options.client_ssl_key,
+            options.client_ssl_cert,
+            options.client_ssl_ca,
+            os.environ.get("CONFIGPROXY_CLIENT_SSL_KEY_PASSPHRASE", ""),
+        ),
+        _tls_policy(options),
+    )
     keep_alive = options.keep_alive_timeout or LimitOptions.keep_alive_timeout.default_value
     return ProxySettings(
         x_forward=options.x_forward,
@@ -96,11 +106,9 @@ def proxy_settings(options: Options) -> ProxySettings:
         write_buffer_high=options.write_buffer_high,
         pool_idle_timeout=options.pool_idle_timeout / 1000,
         pool_max_idle=options.pool_max_idle,
-        client_tls=tls.client_context(
-            tls.Files("--client-ssl", options.client_ssl_key, options.client_ssl_cert, options.client_ssl_ca),
-            _tls_policy(options),
-            insecure=options.insecure,
-        ),
+        client_tls=tls.client_context(*client_tls, insecure=options.insecure),
+        client_tls_files=tls.client_files(*client_tls, insecure=options.insecure),
+        upstream=options.upstream,
     )
 
 

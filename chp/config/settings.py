@@ -9,6 +9,21 @@ KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTLS:
+    """How TLS is spoken with https targets, for a library that takes no ``ssl.SSLContext``."""
+
+    key: str = ""  # files
+    cert: str = ""
+    passphrase: str = ""
+    ca_file: str = ""
+    ca_path: str = ""
+    insecure: bool = False
+    min_version: str = "TLSv1_2"  # names of ssl.TLSVersion
+    max_version: str = ""
+    ciphers: str = "DEFAULT"
+
+
+@dataclass(frozen=True, slots=True)
 class ProxySettings:
     """What the proxy's connections and exchanges need to know. Times are in seconds."""
 
@@ -42,3 +57,7 @@ class ProxySettings:
 
     # TLS of https targets.
     client_tls: ssl.SSLContext | None = None
+    client_tls_files: ClientTLS = ClientTLS()
+
+    # Which implementation carries requests: "auto", "direct" or "curl".
+    upstream: str = "direct"

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 from chp.config.files import read_text
+from chp.config.settings import ClientTLS
 from chp.errors import ConfigError
 
 # Forward secrecy and authenticated encryption only: Mozilla's "intermediate"
@@ -91,23 +92,43 @@ def client_context(files: Files, policy: Policy, *, insecure: bool = False) -> s
     return context
 
 
+def client_files(files: Files, policy: Policy, *, insecure: bool = False) -> ClientTLS:
+    """Return the same as :func:`client_context`, which has found no fault with it, for libcurl."""
+    default = ssl.get_default_verify_paths()
+    version = policy.protocol if policy.protocol in _VERSIONS else ""
+    return ClientTLS(
+        key=files.key,
+        cert=files.cert,
+        passphrase=files.passphrase,
+        ca_file=files.ca or default.cafile or "",
+        ca_path="" if files.ca else default.capath or "",
+        insecure=insecure,
+        min_version=version or "TLSv1_2",
+        max_version=version,
+        ciphers=_cipher_list(policy),
+    )
+
+
+def _cipher_list(policy: Policy) -> str:
+    if policy.ciphers:
+        return policy.ciphers
+    ciphers = _OLD_CIPHERS if policy.protocol in ("TLSv1", "TLSv1_1") else DEFAULT_CIPHERS
+    return ciphers + ":RC4" if policy.allow_rc4 else ciphers
+
+
 def _apply_policy(context: ssl.SSLContext, policy: Policy) -> None:
     if policy.protocol not in _VERSIONS and policy.protocol not in _ANY_VERSION:
         known = ", ".join(_VERSIONS)
         raise ConfigError(f"--ssl-protocol: {policy.protocol!r} is unknown or unsafe; known are {known}")
     version = _VERSIONS.get(policy.protocol)
-    old = version is not None and version < ssl.TLSVersion.TLSv1_2
     with warnings.catch_warnings():
         # ssl warns about the old versions. The operator has asked for one.
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = version or ssl.TLSVersion.TLSv1_2
         if version is not None:
             context.maximum_version = version
-    ciphers = policy.ciphers or (_OLD_CIPHERS if old else DEFAULT_CIPHERS)
-    if policy.allow_rc4 and not policy.ciphers:
-        ciphers += ":RC4"
     try:
-        context.set_ciphers(ciphers)
+        context.set_ciphers(_cipher_list(policy))
     except ssl.SSLError:
         raise ConfigError(f"--ssl-ciphers: OpenSSL knows no cipher of {policy.ciphers!r}") from None
     if policy.dhparam:

@@ -17,6 +17,10 @@ from typing import Any
 from chp.app import ConfigurableProxy
 
 PATIENCE = 5.0
+# Options of every proxy that a test runs, unless it says otherwise.
+proxy_defaults: dict[str, Any] = {}
+# The same for backends on a port.
+backend_defaults: dict[str, Any] = {}
 END_OF_HEAD = b"\r\n\r\n"
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -85,7 +89,11 @@ class Peer:
         return message
 
     def send_eof(self) -> None:
-        self.writer.write_eof()
+        """Send no more; over TLS, which knows no half of an end, receive no more either."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+        else:
+            self.writer.close()
 
     def stop_reading(self) -> None:
         """Take no more bytes from the kernel: what a stalled peer does."""
@@ -160,7 +168,7 @@ class Backend:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        received = bytearray()
+        received = bytearray(reader._buffer)  # type: ignore[attr-defined]  # what came before this task ran
         self.received.append(received)
         feed = reader.feed_data
 
@@ -197,6 +205,7 @@ async def backend(
         server = await asyncio.start_unix_server(it._serve, socket_path)
         it.url = "http+unix://" + socket_path.replace("/", "%2F")
     else:
+        tls = tls or backend_defaults.get("tls")
         server = await asyncio.start_server(it._serve, "127.0.0.1", 0, ssl=tls)
         port = server.sockets[0].getsockname()[1]
         it.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
@@ -259,6 +268,7 @@ class Proxy:
 @contextlib.asynccontextmanager
 async def proxy(target: str = "", **options: Any) -> AsyncIterator[Proxy]:
     """Run a proxy in this loop, on free ports; ``target`` is its default target."""
+    options = {**proxy_defaults, **options}
     app = ConfigurableProxy(ip="127.0.0.1", port=0, auth_token="secret", default_target=target, **options)
     await app.start_servers()
     it = Proxy(app)

@@ -29,7 +29,7 @@ ALLOWED = {
 # Which files may use a library.
 LIBRARIES = {
     "traitlets": ("app.py", "config/", "jupyterhub.py", "routing/storage/"),
-    "httptools": ("servers/parser.py", "upstream/direct"),
+    "httptools": ("servers/parser.py", "upstream/direct", "upstream/curl_response.py"),
     "pycurl": ("upstream/curl",),
     "uvloop": ("app.py",),
     "prometheus_client": ("handlers/metrics.py",),

@@ -185,6 +185,7 @@ async def test_a_client_that_leaves_a_stalled_tunnel_is_noticed(
         await quiet(chp)
 
 
+@pytest.mark.not_over("curl")  # it looks into the direct one
 @pytest.mark.parametrize("persist", [b"keep-alive", b"close"])
 async def test_an_upstream_that_answers_early_and_takes_no_more_is_dropped(
     persist: bytes, tmp_path: Path

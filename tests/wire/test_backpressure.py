@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import uvloop
 from support.streams import background, broken_off, end_of, heads, quiet, receive_headed, standstill
-from support.wire import OK, PATIENCE, Peer, answer_ok, backend, proxy, until
+from support.wire import OK, PATIENCE, Peer, answer_ok, backend, proxy, proxy_defaults, until
 
 MIB = 2**20
 BLOCK = random.Random(0).randbytes(MIB)
@@ -66,6 +66,7 @@ async def process(target: str, log: Path) -> AsyncIterator[Process]:
     event_loop = "uvloop" if isinstance(asyncio.get_running_loop(), uvloop.Loop) else "asyncio"
     command = [sys.executable, "-m", "chp", "--ip=127.0.0.1", "--port=0", "--api-port=0"]
     command += [f"--default-target={target}", f"--event-loop={event_loop}"]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in proxy_defaults.items()]
     child = start(command, log)
     try:
         await until(lambda: started_port(log) or child.poll() is not None)

@@ -115,14 +115,14 @@ async def test_http10_request_without_host_gets_the_targets() -> None:
     async with backend(echo) as server, proxy(server.url) as chp:
         got = await request_at_backend(chp, b"GET / HTTP/1.0\r\n\r\n")
     assert got.start == b"GET / HTTP/1.1"
-    assert got.value(b"host") == server.url.removeprefix("http://").encode()
+    assert got.value(b"host") == server.url.partition("//")[2].encode()
     assert forwarded(got) == {b"For": b"127.0.0.1", b"Port": b"80", b"Proto": b"http"}
 
 
 async def test_change_origin_sends_the_targets_host_and_keeps_x_forwarded_host() -> None:
     async with backend(echo) as server, proxy(server.url, change_origin=True) as chp:
         got = await request_at_backend(chp, request("", "outer:81"))
-    assert got.values(b"host") == [server.url.removeprefix("http://").encode()]
+    assert got.values(b"host") == [server.url.partition("//")[2].encode()]
     assert forwarded(got)[b"Host"] == b"outer:81"
     assert forwarded(got)[b"Port"] == b"81"
 

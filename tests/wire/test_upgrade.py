@@ -258,6 +258,7 @@ async def test_a_101_that_was_not_asked_for_opens_no_tunnel(request_: bytes) -> 
         assert chp.app.metrics.upstream_connections == 0
 
 
+@pytest.mark.not_over("curl", "curl-tls")  # for upgrades it has no idle connections
 async def test_an_upgrade_is_never_sent_again_and_its_connection_never_pooled(log_lines: Any) -> None:
     async def answer(peer: Peer) -> None:
         await peer.receive_message()

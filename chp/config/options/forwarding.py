@@ -42,6 +42,17 @@ def split_header(line: str) -> tuple[str, str]:
 class ForwardingOptions(HasTraits):
     """Forwarded requests and responses"""
 
+    upstream = Enum(
+        ["direct", "auto", "curl"],
+        "direct",
+        help="""
+        What carries requests to targets: direct, curl, or auto for curl with https targets only.
+
+        direct is the faster one; curl speaks through libcurl, with its TLS. WebSockets always
+        go direct.
+        """,
+    ).tag(config=True, metavar="NAME")
+
     x_forward = Bool(
         True,
         help="""

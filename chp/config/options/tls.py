@@ -129,6 +129,9 @@ class TLSOptions(HasTraits):
         "",
         help="""
         The private key for the certificate that https targets are shown, a PEM file.
+
+        The passphrase of an encrypted one is taken from the environment variable
+        CONFIGPROXY_CLIENT_SSL_KEY_PASSPHRASE.
         """,
     ).tag(config=True, metavar="FILE")
 

@@ -1,0 +1,62 @@
+"""The curl upstream: libcurl through Tornado's ``CurlAsyncHTTPClient``, for http, https and unix sockets."""
+
+from __future__ import annotations
+
+from chp.config.settings import ProxySettings
+from chp.http1.target import Origin
+from chp.runtime import Runtime
+from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
+from chp.upstream.curl_client import CurlClient
+from chp.upstream.curl_sockets import make_sockets
+from chp.upstream.curl_stream import CurlStream
+
+
+class CurlUpstream(Upstream):
+    """A client for each origin: none sees the connections, certificates or timers of another."""
+
+    def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
+        self.runtime = runtime
+        self.settings = settings
+        self.sockets = make_sockets(runtime.loop)
+        self._clients: dict[Origin, CurlClient] = {}
+        self._all: set[CurlClient] = set()  # with those that only finish what they have begun
+        runtime.ticker.limit_interval(settings.upstream_timeout)
+        runtime.ticker.limit_interval(settings.pool_idle_timeout)
+
+    # -- the contract ------------------------------------------------------
+
+    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+        client = self._clients.get(request.origin)
+        if client is None:
+            client = self._new_client(request.origin)
+        stream = CurlStream(client, request, receiver, content, complete)
+        client.begin(stream)
+        if not complete:
+            receiver.pause_request()  # until there is a connection
+        return stream
+
+    def close_idle(self, origin: Origin) -> None:
+        client = self._clients.pop(origin, None)
+        if client is not None:
+            client.retire()
+
+    async def close(self) -> None:
+        for client in list(self._all):
+            client.close()
+        self.sockets.close()
+
+    # -- for clients -------------------------------------------------------
+
+    def forget(self, client: CurlClient) -> None:
+        """A client is closed."""
+        self._all.discard(client)
+        if self._clients.get(client.origin) is client:
+            del self._clients[client.origin]
+
+    # -- private -----------------------------------------------------------
+
+    def _new_client(self, origin: Origin) -> CurlClient:
+        client = CurlClient(force_instance=True, upstream=self, origin=origin)
+        self._clients[origin] = client
+        self._all.add(client)
+        return client

@@ -1,0 +1,124 @@
+"""Waits for the sockets of libcurl, which come and go with each transfer."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Protocol
+
+import pycurl
+
+_IN, _OUT = pycurl.POLL_IN, pycurl.POLL_OUT
+
+
+class SocketUser(Protocol):
+    """Whose sockets these are."""
+
+    def socket_ready(self, fd: int, events: int) -> None:
+        """Something has come, or can be sent (``pycurl.CSELECT_*``)."""
+
+    def idle_socket_ready(self, fd: int) -> None:
+        """Something has come, or the connection was closed, while nobody waited."""
+
+
+class Sockets:
+    """Watches sockets with the event loop's own methods."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: dict[int, int] = {}
+
+    def opened(self, fd: int) -> None:
+        """A new socket has this number."""
+
+    def watch(self, user: SocketUser, fd: int, events: int) -> None:
+        """Wait for these events (``pycurl.POLL_*``, 0 for none) and no others."""
+        loop, changed = self._loop, self._events.get(fd, 0) ^ events
+        if changed & _IN:
+            if events & _IN:
+                loop.add_reader(fd, user.socket_ready, fd, pycurl.CSELECT_IN)
+            else:
+                loop.remove_reader(fd)
+        if changed & _OUT:
+            if events & _OUT:
+                loop.add_writer(fd, user.socket_ready, fd, pycurl.CSELECT_OUT)
+            else:
+                loop.remove_writer(fd)
+        if events:
+            self._events[fd] = events
+        else:
+            self._events.pop(fd, None)
+
+    def drop(self, user: SocketUser) -> None:
+        """A user has closed all of its sockets; it waits for none of them."""
+
+    def close(self) -> None:
+        """Nobody uses this any more."""
+
+
+class EpollSockets(Sockets):
+    """Watches sockets with an epoll of its own, which the event loop watches.
+
+    libcurl stops waiting for a socket when its transfer is complete and begins
+    again with the next. To the loop this would be six calls of the kernel for
+    each request; here the socket stays in the epoll meanwhile. The kernel takes
+    it out when libcurl closes it, which libcurl does without a word.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._epoll = select.epoll()
+        self._users: dict[int, SocketUser] = {}  # of sockets that are in the epoll, or were closed since
+        self._known: dict[int, int] = {}  # the events that the epoll waits for, where that is certain
+        loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def opened(self, fd: int) -> None:
+        self._known.pop(fd, None)  # that was another socket
+
+    def watch(self, user: SocketUser, fd: int, events: int) -> None:
+        if not events:
+            self._events.pop(fd, None)
+            return
+        self._events[fd] = events
+        self._users[fd] = user
+        if self._known.get(fd) != events:
+            mask = (select.EPOLLIN if events & _IN else 0) | (select.EPOLLOUT if events & _OUT else 0)
+            try:
+                self._epoll.register(fd, mask)
+            except FileExistsError:
+                self._epoll.modify(fd, mask)
+            self._known[fd] = events
+
+    def drop(self, user: SocketUser) -> None:
+        for fd in [fd for fd, its_user in self._users.items() if its_user is user]:
+            del self._users[fd]
+            self._known.pop(fd, None)
+            self._events.pop(fd, None)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _ready(self) -> None:
+        for fd, mask in self._epoll.poll(0):
+            user, wanted = self._users.get(fd), self._events.get(fd, 0)
+            if user is None:
+                continue
+            if wanted:
+                events = 0
+                if wanted & _IN and mask & ~select.EPOLLOUT:
+                    events |= pycurl.CSELECT_IN
+                if wanted & _OUT and mask & ~select.EPOLLIN:
+                    events |= pycurl.CSELECT_OUT
+                user.socket_ready(fd, events)
+            else:
+                self._known.pop(fd, None)
+                try:
+                    self._epoll.unregister(fd)
+                except OSError:
+                    continue  # one of the sockets before it in this list has led to its end
+                user.idle_socket_ready(fd)
+
+
+def make_sockets(loop: asyncio.AbstractEventLoop) -> Sockets:
+    return EpollSockets(loop) if hasattr(select, "epoll") else Sockets(loop)
