@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
 import math
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -18,7 +20,7 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from chp import __version__
 from chp.errors import BadRequest, InvalidTarget, StorageError
-from chp.handlers.route_queries import parse_date, parse_route_data
+from chp.handlers.route_queries import parse_changes, parse_date, parse_route_data
 from chp.http1.request_target import decode_path, parse_request_target
 from chp.metrics import Metrics
 from chp.routing.table import RouteTable, printable
@@ -30,6 +32,7 @@ MAX_LENGTH_DIGITS = 15  # of Content-Length: a petabyte
 
 _ROOT = re.compile(rb"/api/?")
 _ROUTES = re.compile(rb"/api/routes(/.*)?", re.DOTALL)
+_WITH_BODY = frozenset({"POST", "PATCH"})
 # CHP knows "token", RFC 6750 "Bearer".
 _AUTHORIZATION = re.compile(r"(?:token|bearer)\s+(\S+)", re.IGNORECASE)
 
@@ -101,7 +104,7 @@ class _ApiHandler(RequestHandler):
                 self.finish()
 
     def data_received(self, chunk: bytes) -> None:
-        if self.refused or self.request.method != "POST":
+        if self.refused or self.request.method not in _WITH_BODY:
             return  # a body that nobody asked for
         if len(self.body) + len(chunk) > self.context.max_body_size:
             self.body.clear()
@@ -117,6 +120,8 @@ class _ApiHandler(RequestHandler):
             self._finish_json({"name": "chp", "version": __version__})
         elif self.request.method == "POST":
             await self._add_route(self.routes_path)
+        elif self.request.method == "PATCH":
+            await self._change_routes()
         elif self.request.method == "DELETE":
             await self._remove_route(self.routes_path)
         elif self.routes_path in ("", "/"):
@@ -159,7 +164,12 @@ class _ApiHandler(RequestHandler):
         routes = _ROUTES.fullmatch(path)
         if routes is None and _ROOT.fullmatch(path) is None:
             return 404, "Not Found"
-        allowed = ("GET",) if routes is None else ("GET", "POST", "DELETE")
+        if routes is None:
+            allowed: tuple[str, ...] = ("GET",)
+        elif routes[1] in (None, b"/"):
+            allowed = ("GET", "POST", "PATCH", "DELETE")
+        else:
+            allowed = ("GET", "POST", "DELETE")
         if request.method not in allowed:
             self.set_header("Allow", ", ".join(allowed))
             return 405, "Method not supported"
@@ -167,7 +177,7 @@ class _ApiHandler(RequestHandler):
             self.routes_path = decode_path(routes[1] or b"")
             if not self._authorized():
                 return 403, ""
-        if request.method == "POST":
+        if request.method in _WITH_BODY:
             length = request.headers.get("Content-Length", "")
             if length.isdecimal() and (  # or Tornado refuses it
                 len(length) > MAX_LENGTH_DIGITS or int(length) > self.context.max_body_size
@@ -243,28 +253,38 @@ class _ApiHandler(RequestHandler):
             self._finish_json(route.as_json())
 
     async def _add_route(self, path: str) -> None:
-        try:
+        with self._failures_answered():
             await self.context.table.add(path, parse_route_data(bytes(self.body)))
+            self._answer(201)
+            self.context.metrics.api_route_add += 1
+        self.finish()
+
+    async def _change_routes(self) -> None:
+        with self._failures_answered():
+            added, removed = await self.context.table.change(parse_changes(bytes(self.body)))
+            self._answer(204)
+            self.context.metrics.api_route_add += added
+            self.context.metrics.api_route_delete += removed
+        self.finish()
+
+    async def _remove_route(self, path: str) -> None:
+        with self._failures_answered():
+            removed = await self.context.table.remove(path)
+            self._answer(204 if removed else 404)
+            self.context.metrics.api_route_delete += 1
+        self.finish()
+
+    @contextlib.contextmanager
+    def _failures_answered(self) -> Iterator[None]:
+        """Answer what can go wrong with a change: then nothing has changed."""
+        try:
+            yield
         except BadRequest as error:
             self._answer(error.status, str(error))
         except InvalidTarget as error:
             self._answer(400, str(error), "Invalid target")  # the text shows the whole URL
         except StorageError as error:
             self._answer(503, "The route store failed", str(error))
-        else:
-            self._answer(201)
-            self.context.metrics.api_route_add += 1
-        self.finish()
-
-    async def _remove_route(self, path: str) -> None:
-        try:
-            removed = await self.context.table.remove(path)
-        except StorageError as error:
-            self._answer(503, "The route store failed", str(error))
-        else:
-            self._answer(204 if removed else 404)
-            self.context.metrics.api_route_delete += 1
-        self.finish()
 
     # Answers.
 

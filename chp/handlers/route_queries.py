@@ -6,6 +6,7 @@ import json
 import math
 import re
 from datetime import datetime, timezone
+from typing import Any
 
 from chp.errors import BadRequest
 
@@ -27,18 +28,26 @@ def parse_route_data(body: bytes) -> dict[str, object]:
 
     Raises :class:`BadRequest` with CHP's texts.
     """
-    try:
-        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-        _check_depth(data)
-    except UnicodeDecodeError:
-        raise BadRequest("Body not valid JSON: not UTF-8") from None
-    except RecursionError:
-        raise BadRequest("Body not valid JSON: nested too deeply") from None
-    except ValueError as error:  # json.JSONDecodeError is one
-        raise BadRequest(f"Body not valid JSON: {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("target"), str):
+    data: dict[str, object] = _parse_json(body)
+    if not _is_route(data):
         raise BadRequest("Must specify 'target' as string")
     return data
+
+
+def parse_changes(body: bytes) -> dict[str, dict[str, object] | None]:
+    """Parse many changes: a JSON object with paths as names, and routes, or null for none, as values.
+
+    Raises :class:`BadRequest`.
+    """
+    changes: dict[str, dict[str, object] | None] = _parse_json(body)
+    if not isinstance(changes, dict):
+        raise BadRequest("Must be an object with the paths of routes as names")
+    for path, data in changes.items():
+        if any("\ud800" <= character <= "\udfff" for character in path):
+            raise BadRequest("Invalid path: not UTF-8")
+        if data is not None and not _is_route(data):
+            raise BadRequest(f"{path}: Must specify 'target' as string")
+    return changes
 
 
 def parse_date(text: str) -> float:
@@ -72,6 +81,23 @@ def parse_date(text: str) -> float:
         offset = int(zone[1:3]) * 3600 + int(zone[-2:]) * 60
         seconds += offset if zone[0] == "-" else -offset
     return seconds
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        _check_depth(data)
+    except UnicodeDecodeError:
+        raise BadRequest("Body not valid JSON: not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("Body not valid JSON: nested too deeply") from None
+    except ValueError as error:  # json.JSONDecodeError is one
+        raise BadRequest(f"Body not valid JSON: {error}") from None
+    return data
+
+
+def _is_route(data: Any) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("target"), str)
 
 
 def _refuse_constant(name: str) -> object:

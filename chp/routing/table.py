@@ -22,6 +22,7 @@ __all__ = ["Route", "RouteTable", "clean_path", "printable"]
 
 ACTIVITY_INTERVAL = 5.0  # seconds between writes of last activities to the store
 STORE_TIMEOUT = 10.0  # seconds that one call of the store may take
+CHANGES_PER_TURN = 100  # of many: about a millisecond of work, then others have their turn
 
 T = TypeVar("T")
 
@@ -106,16 +107,10 @@ class RouteTable:
         nothing has changed.
         """
         route = self._make_route(path, data, time())
-        line = f"{printable(route.path)} -> {printable(route.target.url.partition('?')[0])}"
-        self._log.info("Adding route %s", line)
+        self._log.info("Adding route %s", _line(route))
         async with self._lock:
-            await self._call_store(self._store.add(route.path, route.as_json()))
-            old = self.get(route.path)
-            if old is not None and old.path != route.path:
-                # The same host in other letters: one route, under its new name.
-                await self._call_store(self._store.remove(old.path))
-            self._put(route)
-        self._log.info("Route added %s", line)
+            await self._change({route.path: route})
+        self._log.info("Route added %s", _line(route))
 
     async def remove(self, path: str) -> bool:
         """Remove the route with exactly this path; its children stay.
@@ -128,11 +123,39 @@ class RouteTable:
             if route is None:
                 return False
             self._log.info("Removing route %s", printable(route.path))
-            await self._call_store(self._store.remove(route.path))
-            self._trie.remove(self._segments(route.path))
-            del self._routes[route.path]
-        self._on_retired(route.target)
+            await self._change({route.path: None})
         return True
+
+    async def change(self, changes: Mapping[str, Mapping[str, object] | None]) -> tuple[int, int]:
+        """Add or replace the routes that have data, remove those that have None; others stay.
+
+        All of it or nothing. It is no error if a route that is to be removed
+        does not exist. Returns how many were added and removed. Raises
+        :class:`InvalidTarget`, with the path, or :class:`StorageError`; then
+        nothing has changed.
+        """
+        now = time()
+        by_key: dict[tuple[str, ...], tuple[str, Route | None]] = {}  # a host has many spellings
+        for number, (path, data) in enumerate(changes.items(), 1):
+            try:
+                route = None if data is None else self._make_route(path, data, now)
+            except InvalidTarget as error:
+                raise InvalidTarget(f"{printable(path)}: {error}") from None
+            cleaned = clean_path(path)
+            by_key[tuple(self._segments(cleaned))] = (cleaned, route)
+            await _let_others_run(number)
+        async with self._lock:
+            routes = {path: route for path, route in by_key.values() if route or self.get(path)}
+            await self._change(routes)
+        added = 0
+        for number, (path, route) in enumerate(routes.items(), 1):
+            if route is None:
+                self._log.info("Removing route %s", printable(path))
+            else:
+                added += 1
+                self._log.info("Route added %s", _line(route))
+            await _let_others_run(number)
+        return added, len(routes) - added
 
     async def close(self) -> None:
         """Write what is left to write and close the store; errors are logged."""
@@ -172,6 +195,32 @@ class RouteTable:
             extra["host"] = path.split("/")[1]
         depth = max(len(self._segments(path)) - 1, 0)
         return Route(path, target, extra, last_activity=last_activity, depth=depth, metrics=self._metrics)
+
+    async def _change(self, routes: Mapping[str, Route | None]) -> None:
+        """Write to the store, then change the table. The caller has the lock, and removes what there is."""
+        writes: dict[str, dict[str, object] | None] = {}
+        for path, route in routes.items():
+            old = self.get(path)
+            if old is not None and old.path != path:
+                # The same host in other letters: one route, under its new name.
+                writes[old.path] = None
+            if route is not None:
+                writes[path] = route.as_json()
+            elif old is not None:
+                writes[old.path] = None
+        await self._call_store(self._store.change(writes))
+        for path, route in routes.items():
+            if route is None:
+                self._take_out(path)
+            else:
+                self._put(route)
+
+    def _take_out(self, path: str) -> None:
+        route = self.get(path)
+        if route is not None:
+            self._trie.remove(self._segments(route.path))
+            del self._routes[route.path]
+            self._on_retired(route.target)
 
     def _put(self, route: Route) -> None:
         segments = self._segments(route.path)
@@ -236,6 +285,16 @@ def clean_path(path: str) -> str:
 def printable(text: str) -> str:
     """Return text for a log line: nothing in it can begin a new line or upset a terminal."""
     return text if text.isprintable() else ascii(text)[1:-1]
+
+
+async def _let_others_run(number: int) -> None:
+    if number % CHANGES_PER_TURN == 0:
+        await asyncio.sleep(0)
+
+
+def _line(route: Route) -> str:
+    """Describe a route in the log: without the target's query, which may hold secrets."""
+    return f"{printable(route.path)} -> {printable(route.target.url.partition('?')[0])}"
 
 
 def _parse_time(value: object) -> float:

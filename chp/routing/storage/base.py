@@ -55,6 +55,20 @@ class RouteStore(ABC):
     async def remove(self, path: str) -> None:
         """Remove a route; an unknown path is no error."""
 
+    async def change(self, changes: Mapping[str, dict[str, object] | None]) -> None:
+        """Add or replace the routes that have data, and remove those that have None.
+
+        Every change that the REST API makes comes through this, most often as
+        a single one. A store that can make several as one should: this one
+        calls :meth:`add` and :meth:`remove` for each, and what it did before
+        an exception stays done.
+        """
+        for path, data in changes.items():
+            if data is None:
+                await self.remove(path)
+            else:
+                await self.add(path, data)
+
     @abstractmethod
     async def close(self) -> None:
         """Let go of everything. Called once, also when :meth:`load` failed."""

@@ -8,47 +8,19 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from support.api import LIMIT, Api, route
 
 from chp import __version__
 from chp.handlers import api as api_module
-from chp.handlers.api import make_api_application
-from chp.metrics import Metrics
 from chp.routing.storage import MemoryStore
-from chp.routing.table import Route, RouteTable
+from chp.routing.table import Route
 
-LOG = logging.getLogger("test.api")
-LIMIT = 2000
 BAD_JSON = "Body not valid JSON: "
-
-
-class Api:
-    """An API with its table; ``async with serve(api.application) as client``."""
-
-    def __init__(self, token: str = "", *, host_routing: bool = False, store: Any = None) -> None:
-        self.metrics = Metrics()
-        self.table = RouteTable(
-            store or MemoryStore({}),
-            self.metrics,
-            LOG,
-            host_routing=host_routing,
-            on_retired=lambda target: None,
-        )
-        self.application = make_api_application(
-            self.table, self.metrics, LOG, auth_token=token, max_body_size=LIMIT
-        )
-
-    async def add(self, *paths: str) -> None:
-        for path in paths:
-            await self.table.add(path, {"target": "http://127.0.0.1:9000"})
 
 
 @pytest.fixture(autouse=True)
 def log_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "test.api")
-
-
-def route(**data: object) -> bytes:
-    return json.dumps({"target": "http://127.0.0.1:9000", **data}).encode()
 
 
 # The table of requests and answers.
@@ -180,15 +152,18 @@ async def test_other_paths(serve: Any, method: str, path: str) -> None:
         assert "server" not in answer.fields
 
 
-@pytest.mark.parametrize("path", ["/api/routes", "/api/routes/a"])
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "OPTIONS", "HEAD", "FOO", "get"])
-async def test_other_methods(serve: Any, method: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/api/routes", "GET, POST, PATCH, DELETE"), ("/api/routes/a", "GET, POST, DELETE")],
+)
+@pytest.mark.parametrize("method", ["PUT", "TRACE", "OPTIONS", "HEAD", "FOO", "get"])
+async def test_other_methods(serve: Any, method: str, path: str, allowed: str) -> None:
     async with serve(Api("secret").application) as client:
         answer = await client(method, path)
         assert answer.status == 405
         assert answer.body == (b"" if method == "HEAD" else b"Method not supported")
         assert answer.fields["content-length"] == str(len("Method not supported"))
-        assert answer.fields["allow"] == "GET, POST, DELETE"
+        assert answer.fields["allow"] == allowed
         assert "content-type" not in answer.fields
 
 
