@@ -32,6 +32,7 @@ from chp.handlers.metrics import make_metrics_application
 from chp.handlers.proxy import ProxyHandler
 from chp.handlers.redirect import make_redirect_application
 from chp.metrics import Metrics
+from chp.notify import notify
 from chp.routing.storage import load_store
 from chp.routing.table import RouteTable
 from chp.runtime import Runtime
@@ -307,8 +308,10 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         try:
             await self.start_servers()
             self._write_pid_file()
+            notify(READY="1", STATUS="Proxying")
             await stopping.wait()
         finally:
+            notify(STOPPING="1")
             self._remove_pid_file()
             await self.stop()
 
@@ -365,4 +368,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         proxy.initialize(argv)
         proxy.start()
     except (ChpError, TraitError) as error:
-        sys.exit(f"{proxy.name}: {' '.join(str(error).split())}")
+        reason = " ".join(str(error).split())
+        notify(STATUS=reason)
+        sys.exit(f"{proxy.name}: {reason}")

@@ -46,3 +46,11 @@ class UpstreamError(ChpError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ApiError(ChpError):
+    """A request to the REST API of a proxy failed; ``status`` is the answer's, or 599 without an answer."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status} {text}")
+        self.status = status
