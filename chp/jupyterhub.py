@@ -43,6 +43,9 @@ Changes = dict[str, dict[str, Any] | None]
 _collected: ContextVar[Changes | None] = ContextVar("collected", default=None)
 # Routes in one request: about a quarter of what --api-max-body-size allows by default.
 _ROUTES_PER_REQUEST = 1000
+# Seconds between two looks at a proxy that is to end, and until one that was killed must be gone.
+_LOOK_INTERVAL = 0.02
+_KILL_TIMEOUT = 5.0
 # Seconds in which a request to the API is tried again.
 _API_PATIENCE = 30
 # Seconds until the first, and at most between two attempts to start a proxy that does not stay.
@@ -159,7 +162,6 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         self._stopping = True
         if self._restarting is not None:
             self._restarting.cancel()
-            await asyncio.wait([self._restarting])
         if self.proxy_process is not None:
             self.log.info("Stopping the proxy (pid %i)", self.proxy_process.pid)
             await self._end_process()
@@ -248,16 +250,21 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         raise RuntimeError(f"The proxy was not ready within {self.start_timeout:g} seconds: {said}")
 
     async def _end_process(self) -> None:
-        process, exited = self.proxy_process, self._exited
-        if exited is None or process.poll() is not None:
-            return
-        process.terminate()
-        await asyncio.wait([exited], timeout=self.stop_timeout)
+        process: subprocess.Popen[bytes] = self.proxy_process
+        if process.poll() is None:
+            process.terminate()
+            await self._wait_for_end(self.stop_timeout)
         if process.poll() is None:
             self.log.warning("The proxy did not end within %g seconds: killing it", self.stop_timeout)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # it leads a session of its own
-            await exited
+            await self._wait_for_end(_KILL_TIMEOUT)
+
+    async def _wait_for_end(self, timeout: float) -> None:
+        # By looking, because the Hub may clean up on another event loop than it ran on.
+        gives_up = monotonic() + timeout
+        while self.proxy_process.poll() is None and monotonic() < gives_up:
+            await asyncio.sleep(_LOOK_INTERVAL)
 
     # -- A proxy that ends by itself ---------------------------------------------------
 
