@@ -7,13 +7,13 @@ import hashlib
 import json
 import signal
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commands import PATIENCE, TOKEN, Proxy, Server, fetch, running, websocket
+from support.jupyter import execute_request
 from tornado.websocket import WebSocketClientConnection
 
 PREFIX = "/user/ada"
@@ -79,18 +79,6 @@ async def read_until(socket: WebSocketClientConnection, found: Callable[[Any], o
                 return
 
     await asyncio.wait_for(read(), PATIENCE)
-
-
-def execute_request(code: str) -> dict[str, Any]:
-    header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "username": "", "session": "1"}
-    return {
-        "header": {**header, "version": "5.3"},
-        "parent_header": {},
-        "metadata": {},
-        "content": {"code": code, "silent": False, "store_history": False, "user_expressions": {}},
-        "channel": "shell",
-        "buffers": [],
-    }
 
 
 async def test_kernel_executes_code_over_its_websocket(proxy: Proxy, jupyter: Server) -> None:
