@@ -32,7 +32,7 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
 
-test: lint $(VENV)/.packages
+test: lint $(VENV)/.packages $(VENV)/hub5/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
@@ -73,6 +73,14 @@ $(VENV)/.test: $(VENV)/bin/pip $(METADATA)
 	@echo "Installing into $(VENV), with what tests need"
 	@$(PIP) -e '.[speed,test]'
 	@touch $@ $(VENV)/.run
+
+# JupyterHub 5 with its own tests, which are of the time of these versions.
+$(VENV)/hub5/.installed: $(VENV)/bin/pip $(METADATA)
+	@echo "Installing JupyterHub 5 into $(VENV)/hub5"
+	@$(PYTHON) -m venv $(VENV)/hub5
+	@$(VENV)/hub5/bin/python -m pip install --quiet --disable-pip-version-check -e '.[speed]' 'jupyterhub==5.*' \
+		jupyter-server beautifulsoup4 requests-mock 'pytest<9' 'pytest-asyncio<1'
+	@touch $@
 
 # Tests say which program they miss, where packages can't be installed.
 $(VENV)/.packages: $(VENV)/bin/pip Makefile

@@ -307,12 +307,19 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         if self.ssl_cert:
             command += ["--ssl-cert", self.ssl_cert]
         if self.app.internal_ssl:
-            command += self._get_ssl_options()
+            command += self._internal_ssl_arguments()
         if not self.ssl_cert:
             self.log.warning(
                 "Running JupyterHub without SSL. I hope there is SSL termination happening somewhere else..."
             )
         return command
+
+    def _internal_ssl_arguments(self) -> list[str]:
+        arguments: list[str] = self._get_ssl_options()
+        if urlsplit(self.api_url).scheme != "http+unix":
+            return arguments
+        # On a socket the API speaks no TLS: it is the socket that nobody else reaches.
+        return arguments[arguments.index("--client-ssl-key") :]
 
     def _proxy_options(self) -> dict[str, Any]:
         """Return ``c.ConfigurableProxy`` of the Hub's configuration. Raises ``TraitError``."""

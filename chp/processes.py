@@ -11,6 +11,8 @@ from pathlib import Path
 _NAMES = frozenset({"chp", "configurable-http-proxy"})
 _INTERPRETERS = ("python", "pypy", "node")
 
+_PROC = Path("/proc")  # Linux; elsewhere ps is asked
+
 
 def is_proxy(pid: int) -> bool:
     """Tell whether this process runs, and is a proxy: neither a zombie nor a stranger with an old number."""
@@ -36,19 +38,19 @@ def ending(status: int) -> str:
 
 def _state_and_command(pid: int) -> tuple[str, list[str]]:
     """Return the letter of a process's state and its command line; nothing if there is none."""
-    proc = Path("/proc") / str(pid)
+    proc = _PROC / str(pid)
     try:
         # The name in parentheses may itself have some.
         state = (proc / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
         command = (proc / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         return state, command
     except OSError:
-        if Path("/proc/self/stat").exists():
+        if (_PROC / "self").exists():
             return "", []
-    # Not Linux.
-    columns = ["ps", "-o", "state=,command=", "-p", str(pid)]
+    columns = ["ps", "-ww", "-o", "state=", "-o", "command=", "-p", str(pid)]
     try:
-        line = subprocess.run(columns, capture_output=True, text=True, timeout=10, check=False).stdout.split()
+        shown = subprocess.run(columns, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
         return "", []
-    return (line[0][0], line[1:]) if line else ("", [])
+    words = shown.stdout.split()
+    return (words[0][0], words[1:]) if words else ("", [])

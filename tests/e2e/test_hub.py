@@ -377,3 +377,16 @@ c.CHPProxy.extra_args = ["--metrics-port", "{metrics}"]
         assert "hub-secret" not in hub.proxy_command
         assert "--metrics-port" in hub.proxy_command
         assert hub.stop() == 0
+
+
+async def test_jupyterhub_5_has_the_same_class(tmp_path: Path) -> None:
+    python = Path(sys.prefix) / "hub5" / "bin" / "python"  # made by the Makefile
+    with running(Hub(tmp_path, "class", python=str(python))) as hub:
+        async with aiohttp.ClientSession() as session, session.get(f"{hub.url}/hub/login") as response:
+            assert response.headers["X-JupyterHub-Version"].startswith("5.")
+        os.kill(hub.proxy_pid, signal.SIGKILL)
+        await until(lambda: hub.logged("New proxy back up"))
+        assert (await hub_api(hub, "GET", "/proxy")).keys() == {"/"}
+        assert hub.stop() == 0
+        assert hub.own_processes() == []
+        assert os.listdir(tmp_path / "tmp") == []

@@ -1,0 +1,341 @@
+"""The proxy class with the real API behind it, and a Hub that only has what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.api import Api
+from traitlets import TraitError
+from traitlets.config import Config
+
+from chp import jupyterhub as module
+from chp.errors import ApiError
+from chp.jupyterhub import CHPProxy
+
+HUB = "http://127.0.0.1:8081"
+
+
+@pytest.fixture(autouse=True)
+def settings(caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.DEBUG, "test.api")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+def user(name: str, *servers: str) -> SimpleNamespace:
+    user = SimpleNamespace(name=name, proxy_spec=f"/user/{name}/", spawners={})
+    for server in servers:
+        user.spawners[server] = SimpleNamespace(
+            ready=True,
+            pending=None,
+            proxy_spec=f"/user/{name}/{server}/".replace("//", "/"),
+            server=SimpleNamespace(host=f"http://127.0.0.1:90{len(server):02}"),
+            _log_name=name,
+        )
+    return user
+
+
+def make_proxy(config: dict[str, Any] | None = None, **traits: Any) -> CHPProxy:
+    hub = SimpleNamespace(routespec="/", host=HUB, url=f"{HUB}/hub/")
+    app = SimpleNamespace(
+        hub=hub,
+        subdomain_host="",
+        internal_ssl=False,
+        users={},
+        _service_map={},
+        log=logging.getLogger("test"),
+    )
+    options: dict[str, Any] = {"public_url": "http://127.0.0.1:8000", "app": app, "hub": hub, **traits}
+    return CHPProxy(config=Config(config or {}), **options)
+
+
+@asynccontextmanager
+async def proxy_with_api(serve: Any) -> AsyncIterator[tuple[CHPProxy, Api]]:
+    api = Api("secret")
+    async with serve(api.application) as server:
+        yield make_proxy(api_url=f"http://127.0.0.1:{server.port}", auth_token="secret"), api
+
+
+def requests(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [record.getMessage() for record in caplog.records if record.name == "test.api"]
+    return [line for line in lines if line[0].isdigit()]
+
+
+# Routes.
+
+
+async def test_restores_everything_in_one_request(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy_with_api(serve) as (proxy, api):
+        proxy.app.users = {1: user("ada", "", "second"), 2: user("sp%20ace", "")}
+        proxy.app._service_map = {
+            "s": SimpleNamespace(name="s", server=SimpleNamespace(host=HUB), proxy_spec="/services/s/")
+        }
+        proxy.extra_routes = {"/extra/": "http://127.0.0.1:9999"}
+        await proxy.restore_routes()
+        assert requests(caplog) == ["204 PATCH /api/routes"]
+        routes = api.table.routes()
+        assert set(routes) == {
+            *("/", "/user/ada", "/user/ada/second", "/user/sp ace", "/services/s", "/extra"),
+        }
+        assert (
+            routes["/user/ada/second"].as_json().items()
+            >= {
+                "user": "ada",
+                "server_name": "second",
+                "jupyterhub": True,
+                "target": "http://127.0.0.1:9006",
+            }.items()
+        )
+        assert routes["/extra"].data["extra"] is True
+
+
+async def test_checks_with_one_request_for_all_that_is_wrong(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with proxy_with_api(serve) as (proxy, api):
+        await proxy.add_route("/", HUB, {"hub": True})
+        await proxy.add_route("/user/gone/", HUB, {"user": "gone", "server_name": ""})
+        await api.add("/not/from/jupyterhub")
+        caplog.clear()
+        await proxy.check_routes({1: user("ada", ""), 2: user("bob", "")}, {})
+        assert requests(caplog) == ["200 GET /api/routes", "204 PATCH /api/routes"]
+        assert set(api.table.routes()) == {"/", "/user/ada", "/user/bob", "/not/from/jupyterhub"}
+        caplog.clear()
+        await proxy.check_routes({1: user("ada", ""), 2: user("bob", "")}, {})
+        assert requests(caplog) == ["200 GET /api/routes"]
+
+
+async def test_many_routes_go_in_requests_that_the_api_takes(
+    serve: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ROUTES_PER_REQUEST", 3)
+    async with proxy_with_api(serve) as (proxy, api):
+        proxy.app.users = {number: user(f"u{number}", "") for number in range(7)}
+        await proxy.restore_routes()
+        assert requests(caplog) == ["204 PATCH /api/routes"] * 3
+        assert len(api.table.routes()) == 8
+
+
+async def test_what_others_do_meanwhile_is_done_at_once(serve: Any) -> None:
+    """A route that a user's server waits for is there when add_route returns."""
+    async with proxy_with_api(serve) as (proxy, api):
+        proxy.app.users = {1: user("ada", "")}
+        ready = asyncio.Event()
+
+        async def add_later() -> None:
+            await ready.wait()
+            await proxy.add_route("/user/new/", HUB, None)
+            assert "/user/new" in api.table.routes()
+
+        other = asyncio.ensure_future(add_later())
+        collected = proxy._collecting()
+        with collected as changes:
+            ready.set()
+            await other
+            await proxy.add_route("/mine/", HUB, None)
+        assert list(changes) == ["/mine"]
+        assert list(api.table.routes()) == ["/user/new"]
+
+
+async def test_one_route_is_asked_for_alone(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy_with_api(serve) as (proxy, api):
+        await proxy.add_route("/user/a%20b/", HUB, {"user": "a b"})
+        await api.add("/other")
+        caplog.clear()
+        route = await proxy.get_route("/user/a%20b")
+        assert route is not None
+        assert (route["routespec"], route["target"]) == ("/user/a%20b/", HUB)
+        assert route["data"].keys() == {"user", "last_activity"}
+        assert await proxy.get_route("/nowhere/") is None
+        assert await proxy.get_route("/other/") is None
+        assert await proxy.get_route("/") is None
+        assert requests(caplog)[:3] == [
+            "200 GET /api/routes/user/a%20b",
+            "404 GET /api/routes/nowhere",
+            "200 GET /api/routes/other",
+        ]
+        # An answer that is no failure of the Hub's.
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_deleting_what_is_gone_is_a_warning(serve: Any, log_lines: Any) -> None:
+    async with proxy_with_api(serve) as (proxy, _):
+        await proxy.delete_route("/nowhere/")
+
+
+async def test_a_wrong_token_is_final(serve: Any) -> None:
+    async with proxy_with_api(serve) as (proxy, _):
+        proxy.auth_token = "wrong"
+        with pytest.raises(ApiError, match="403"):
+            await proxy.get_all_routes()
+
+
+async def test_waits_for_a_proxy_that_does_not_answer_yet(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_API_PATIENCE", 0.3)
+    proxy = make_proxy(api_url="http://127.0.0.1:1", auth_token="secret")
+    with pytest.raises(TimeoutError, match="The proxy's API does not answer: GET /"):
+        await proxy.get_all_routes()
+
+
+# The command line.
+
+
+def test_the_command_line() -> None:
+    proxy = make_proxy(command=["chp"], api_url="http://127.0.0.1:8001", ssl_key="k", ssl_cert="c")
+    proxy.app.subdomain_host = "http://example.com"
+    assert proxy._command_line() == [
+        "chp",
+        *("--ip", "127.0.0.1", "--port", "8000", "--api-ip", "127.0.0.1", "--api-port", "8001"),
+        *("--error-target", f"{HUB}/hub/error", "--log-level", "info"),
+        *("--host-routing", "--ssl-key", "k", "--ssl-cert", "c"),
+    ]
+
+
+def test_the_api_is_on_a_socket_that_only_this_user_reaches() -> None:
+    proxy = make_proxy()
+    line = proxy._command_line()
+    socket = Path(line[line.index("--api-socket") + 1])
+    assert socket.parent.stat().st_mode & 0o777 == 0o700
+    assert proxy.api_url == "http+unix://" + str(socket).replace("/", "%2F")
+    proxy._remove_files()
+    assert not socket.parent.exists()
+
+
+def test_options_of_the_proxy_go_through_a_file(tmp_path: Path) -> None:
+    proxy = make_proxy({"ConfigurableProxy": {"timeout": 5, "custom_header": ["X-Secret: 1"]}})
+    line = proxy._command_line()
+    file = Path(line[line.index("--config") + 1])
+    assert file.read_text() == (
+        "c.ConfigurableProxy.timeout = 5\nc.ConfigurableProxy.custom_header = ['X-Secret: 1']\n"
+    )
+    (tmp_path / "own.py").write_text("")
+    proxy.config_file = "own.py"
+    proxy._command_line()
+    assert file.read_text().startswith(f"load_subconfig({str(tmp_path / 'own.py')!r})\n")
+    proxy._remove_files()
+
+
+def test_appending_to_a_list_in_the_hubs_configuration() -> None:
+    config = Config()
+    config.ConfigurableProxy.custom_header.append("X-A: 1")
+    proxy = make_proxy(config)
+    assert proxy._proxy_options() == {"custom_header": ["X-A: 1"]}
+
+
+def test_a_function_cannot_be_passed() -> None:
+    with pytest.raises(TraitError, match=r"c.ConfigurableProxy.proxy_request: .* can't be passed"):
+        make_proxy({"ConfigurableProxy": {"proxy_request": print}})._command_line()
+
+
+@pytest.mark.parametrize(
+    ("config", "extra_args"),
+    [({"ConfigurableProxy": {"error_path": "/pages"}}, []), ({}, ["--error-path", "/pages"])],
+)
+def test_error_pages_of_ones_own_take_the_place_of_the_hubs(config: Any, extra_args: list[str]) -> None:
+    proxy = make_proxy(config, extra_args=extra_args)
+    assert "--error-target" not in proxy._command_line()
+    proxy._remove_files()
+
+
+def test_internal_ssl_has_its_certificates_for_a_port_and_not_for_a_socket() -> None:
+    pair = {"keyfile": "key", "certfile": "cert"}
+    proxy = make_proxy()
+    proxy.app.internal_ssl = True
+    proxy.app.internal_proxy_certs = {"proxy-api": pair, "proxy-client": pair}
+    proxy.app.internal_trust_bundles = {"proxy-api-ca": "ca", "proxy-client-ca": "ca"}
+    assert proxy.api_url == "https://127.0.0.1:8001"
+    line = proxy._command_line()
+    assert "--api-ssl-cert" in line
+    assert "--api-ssl-reject-unauthorized" in line
+    assert "--client-ssl-cert" in line
+    proxy.api_url = "http+unix://%2Fx.sock"
+    line = proxy._command_line()
+    assert not [argument for argument in line if argument.startswith("--api-ssl")]
+    assert line[-8:] == [
+        *("--client-ssl-key", "key", "--client-ssl-cert", "cert", "--client-ssl-ca", "ca"),
+        *("--client-ssl-request-cert", "--client-ssl-reject-unauthorized"),
+    ]
+
+
+def test_no_token_is_needed_from_anybody() -> None:
+    assert len(make_proxy().auth_token) >= 32
+
+
+# Processes.
+
+# Says what it is told to in the first argument, and ends with the status in the second.
+SAYS_AND_ENDS = """
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+address = os.environ["NOTIFY_SOCKET"]
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), address)
+if sys.argv[2] == "stays":
+    signal.pause()
+sys.exit(int(sys.argv[2]))
+"""
+
+
+def script(tmp_path: Path, says: str, then: str) -> list[str]:
+    file = tmp_path / "script.py"
+    file.write_text(SAYS_AND_ENDS)
+    return [sys.executable, str(file), says, then]
+
+
+async def test_a_proxy_that_does_not_start_says_why(tmp_path: Path) -> None:
+    proxy = make_proxy(command=script(tmp_path, "STATUS=the port is taken", "3"))
+    with pytest.raises(RuntimeError, match="did not start, it ended with exit status 3: the port is taken"):
+        await proxy.start()
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
+async def test_a_proxy_that_is_never_ready_is_ended(tmp_path: Path) -> None:
+    proxy = make_proxy(
+        command=script(tmp_path, "STATUS=waiting for a store", "stays"), start_timeout=0.5, stop_timeout=0.1
+    )
+    with pytest.raises(RuntimeError, match=r"not ready within 0.5 seconds: waiting for a store"):
+        await proxy.start()
+    assert proxy.proxy_process.poll() == -9
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
+async def test_a_proxy_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1)
+    await proxy.start()
+    assert (tmp_path / "jupyterhub-proxy.pid").read_text() == str(proxy.proxy_process.pid)
+    await proxy.stop()
+    assert proxy.proxy_process.poll() == -9
+    assert os.listdir(tmp_path) == ["script.py"]
+    await proxy.stop()  # the Hub may clean up twice
+
+
+async def test_a_proxy_that_keeps_ending_is_started_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(module, "_LONGEST_DELAY", 0.04)
+    proxy = make_proxy(command=script(tmp_path, "READY=1", "1"))
+    delays: list[float] = []
+    enough = asyncio.Event()
+
+    async def restore_routes() -> None:
+        delays.append(proxy._delay)
+        if len(delays) == 4:
+            enough.set()
+
+    monkeypatch.setattr(proxy, "restore_routes", restore_routes)
+    await proxy.start()
+    await asyncio.wait_for(enough.wait(), 20)
+    await proxy.stop()
+    assert delays == [0.01, 0.02, 0.04, 0.04]
