@@ -19,45 +19,39 @@ REQUEST_TIMEOUT = 20.0
 _UNIX = "http+unix://"
 
 
-class ApiClient:
-    """Sends requests to the API of one proxy, or of several. Each has a connection of its own."""
+async def fetch(
+    url: str, *, method: str, token: str, body: str | None = None, tls: ssl.SSLContext | None = None
+) -> bytes:
+    """Ask the API, over a connection of its own; returns the content of a 2xx answer.
 
-    def __init__(self) -> None:
-        self._client = SimpleAsyncHTTPClient(force_instance=True, max_clients=100, resolver=_Resolver())
-
-    async def fetch(
-        self, url: str, *, method: str, token: str, body: str | None = None, tls: ssl.SSLContext | None = None
-    ) -> bytes:
-        """Return the content of a 2xx answer.
-
-        ``url`` is an ``http``, ``https`` or ``http+unix`` URL; the last has the percent-encoded
-        path of the socket in the place of the host. Raises :class:`~chp.errors.ApiError`, with
-        the status, or with 599 if there was no answer.
-        """
-        if url.startswith(_UNIX):
-            url = "http://" + url.removeprefix(_UNIX)
-        request = HTTPRequest(
-            url,
-            method=method,
-            headers={"Authorization": f"token {token}"},
-            body=body,
-            ssl_options=tls,
-            connect_timeout=CONNECT_TIMEOUT,
-            request_timeout=REQUEST_TIMEOUT,
-            follow_redirects=False,
-            allow_nonstandard_methods=True,  # any of them with or without a body
-        )
-        try:
-            response: HTTPResponse = await self._client.fetch(request)
-        except HTTPClientError as error:
-            text = error.response.body.decode("utf-8", "replace") if error.response is not None else ""
-            raise ApiError(error.code, text or error.message) from None
-        except OSError as error:
-            raise ApiError(599, error.strerror or str(error)) from None
-        return response.body
-
-    def close(self) -> None:
-        self._client.close()
+    ``url`` is an ``http``, ``https`` or ``http+unix`` URL; the last has the percent-encoded
+    path of the socket in the place of the host. Raises :class:`~chp.errors.ApiError`, with
+    the status of another answer, or 599 if there was none.
+    """
+    if url.startswith(_UNIX):
+        url = "http://" + url.removeprefix(_UNIX)
+    request = HTTPRequest(
+        url,
+        method=method,
+        headers={"Authorization": f"token {token}"},
+        body=body,
+        ssl_options=tls,
+        connect_timeout=CONNECT_TIMEOUT,
+        request_timeout=REQUEST_TIMEOUT,
+        follow_redirects=False,
+        allow_nonstandard_methods=True,  # any of them with or without a body
+    )
+    client = SimpleAsyncHTTPClient(force_instance=True, resolver=_Resolver())
+    try:
+        response: HTTPResponse = await client.fetch(request)
+    except HTTPClientError as error:
+        text = error.response.body.decode("utf-8", "replace") if error.response is not None else ""
+        raise ApiError(error.code, text or error.message) from None
+    except OSError as error:
+        raise ApiError(599, error.strerror or str(error)) from None
+    finally:
+        client.close()
+    return response.body
 
 
 class _Resolver(DefaultLoopResolver):

@@ -1,7 +1,6 @@
 """JupyterHub's proxy class: starts ``chp``, looks after it, and tells it the routes.
 
-It runs in the Hub's process. The proxy never imports it, and it needs nothing of the proxy but
-the protocol by which a process says that it is ready.
+It runs in the Hub's process, and the proxy never imports it.
 """
 
 from __future__ import annotations
@@ -12,12 +11,9 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import ssl
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -32,10 +28,11 @@ from jupyterhub.utils import exponential_backoff, make_ssl_context, url_path_joi
 from traitlets import Float, List, TraitError, Unicode, default
 from traitlets.config.loader import LazyConfigValue
 
-from chp.api_client import ApiClient
+from chp.api_client import fetch
+from chp.child import Child
 from chp.errors import ApiError
 from chp.notify import NotifyListener
-from chp.processes import ending, is_proxy
+from chp.processes import is_proxy
 
 Changes = dict[str, dict[str, Any] | None]
 
@@ -43,9 +40,6 @@ Changes = dict[str, dict[str, Any] | None]
 _collected: ContextVar[Changes | None] = ContextVar("collected", default=None)
 # Routes in one request: about a quarter of what --api-max-body-size allows by default.
 _ROUTES_PER_REQUEST = 1000
-# Seconds between two looks at a proxy that is to end, and until one that was killed must be gone.
-_LOOK_INTERVAL = 0.02
-_KILL_TIMEOUT = 5.0
 # Seconds in which a request to the API is tried again.
 _API_PATIENCE = 30
 # Seconds until the first, and at most between two attempts to start a proxy that does not stay.
@@ -130,16 +124,17 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         if self.app.internal_ssl or not self.should_start:
             url: str = super()._api_url_default()
             return url
-        return "http+unix://" + quote(os.path.join(self._private_directory(), "api.sock"), safe="")
+        self._api_is_private = True
+        return self._private_api_url()
 
     def __init__(self, **kwargs: Any) -> None:
         self._directory = ""
+        self._api_is_private = False
+        self._child: Child | None = None
         self._stopping = False
-        self._exited: asyncio.Future[Any] | None = None  # the exit status of the process that runs
         self._started_at = 0.0
-        self._delay = 0.0
+        self._delay = 0.0  # seconds before the next attempt to start it again
         self._restarting: asyncio.Task[None] | None = None
-        self._client = ApiClient()
         super().__init__(**kwargs)
 
     # -- Starting and stopping ---------------------------------------------------------
@@ -150,6 +145,12 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         Raises ``RuntimeError``, with the reason in the proxy's own words, if it does not start.
         """
         self._stopping = False
+        if not self.ssl_cert:
+            self.log.warning(
+                "Running JupyterHub without SSL. I hope there is SSL termination happening somewhere else..."
+            )
+        if self._api_is_private:
+            self.api_url = self._private_api_url()  # stop() has removed the last one
         self._check_previous_process()
         try:
             await self._launch()
@@ -162,115 +163,53 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         self._stopping = True
         if self._restarting is not None:
             self._restarting.cancel()
-        if self.proxy_process is not None:
-            self.log.info("Stopping the proxy (pid %i)", self.proxy_process.pid)
-            await self._end_process()
+        if self._child is not None:
+            self.log.info("Stopping the proxy (pid %i)", self._child.process.pid)
+            await self._end(self._child)
         self._remove_files()
 
     async def _launch(self) -> None:
+        command = self._command_line()
         listener = NotifyListener(os.path.join(self._private_directory(), "notify.sock"))
         try:
-            await self._launch_and_wait(listener)
+            self._child = child = self._start_child(command, listener.environment)
+            self.proxy_process = child.process  # JupyterHub's name
+            self._started_at = monotonic()
+            try:
+                self._write_pid_file()
+                await child.wait_until_ready(listener, self.start_timeout)
+            except BaseException as error:
+                await self._end(child)
+                self._remove_pid()
+                if isinstance(error, RuntimeError):
+                    raise RuntimeError(f"The proxy did not start, {error}") from None
+                raise
         finally:
             listener.close()
+        child.when_ended(self._ended)
 
-    async def _launch_and_wait(self, listener: NotifyListener) -> None:
-        self.proxy_process = self._start_process(listener.environment)
-        self._started_at = monotonic()
-        self._exited = self._watch_process(self.proxy_process)
-        self._write_pid_file()
-        try:
-            await self._wait_until_ready(listener)
-        except BaseException:
-            await self._end_process()
-            self._remove_pid()
-            raise
-        self._exited.add_done_callback(self._process_ended)
-
-    def _start_process(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        command = self._command_line()
+    def _start_child(self, command: list[str], environment: dict[str, str]) -> Child:
         environment = {**os.environ, **environment, "CONFIGPROXY_AUTH_TOKEN": self.auth_token}
         environment.pop("CONFIGPROXY_AUTH_TOKEN_FILE", None)  # only one of the two may be there
+        environment["PYTHONSAFEPATH"] = "1"  # the Hub's directory may have a redis.py
         self.log.info("Starting the proxy @ %s", Server.from_url(self.public_url).bind_url)
         self.log.debug("Proxy command: %s", command)
         try:
-            return subprocess.Popen(
-                command,
-                env=environment,
-                start_new_session=True,
-                umask=getattr(self, "command_umask", -1),  # JupyterHub 5 has none
-            )
+            # JupyterHub 5 has no command_umask.
+            return Child(command, environment, umask=getattr(self, "command_umask", -1))
         except OSError as error:
             raise RuntimeError(
-                f"Can't run the proxy's command {self.command[0]!r}: {error.strerror}. "
-                "See c.CHPProxy.command."
+                f"Can't run the proxy's command {command[0]!r}: {error.strerror}. See c.CHPProxy.command."
             ) from None
 
-    def _watch_process(self, process: subprocess.Popen[bytes]) -> asyncio.Future[Any]:
-        """Return a future that has the exit status as soon as there is one."""
-        loop = asyncio.get_running_loop()
-        exited: asyncio.Future[Any] = loop.create_future()
+    async def _end(self, child: Child) -> None:
+        if await child.end(self.stop_timeout):
+            self.log.warning("The proxy did not end within %g seconds: killed it", self.stop_timeout)
 
-        def end() -> None:
-            if not exited.done():
-                exited.set_result(process.returncode)
-
-        def wait() -> None:
-            process.wait()
-            with contextlib.suppress(RuntimeError):  # the Hub has ended before
-                loop.call_soon_threadsafe(end)
-
-        # No thread of a pool: the Hub may end, and leave the proxy running.
-        threading.Thread(target=wait, name="proxy-watcher", daemon=True).start()
-        return exited
-
-    async def _wait_until_ready(self, listener: NotifyListener) -> None:
-        assert self._exited is not None
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[Any] = loop.create_future()
-
-        def read() -> None:
-            listener.read()
-            if "READY" in listener.state and not ready.done():
-                ready.set_result(None)
-
-        loop.add_reader(listener.fileno(), read)
-        try:
-            await asyncio.wait(
-                {ready, self._exited}, timeout=self.start_timeout, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            loop.remove_reader(listener.fileno())
-        if ready.done():
-            return
-        listener.read()
-        said = listener.state.get("STATUS", "its last lines in the log say why")
-        if self._exited.done():
-            raise RuntimeError(f"The proxy did not start, it {ending(self._exited.result())}: {said}")
-        raise RuntimeError(f"The proxy was not ready within {self.start_timeout:g} seconds: {said}")
-
-    async def _end_process(self) -> None:
-        process: subprocess.Popen[bytes] = self.proxy_process
-        if process.poll() is None:
-            process.terminate()
-            await self._wait_for_end(self.stop_timeout)
-        if process.poll() is None:
-            self.log.warning("The proxy did not end within %g seconds: killing it", self.stop_timeout)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # it leads a session of its own
-            await self._wait_for_end(_KILL_TIMEOUT)
-
-    async def _wait_for_end(self, timeout: float) -> None:
-        # By looking, because the Hub may clean up on another event loop than it ran on.
-        gives_up = monotonic() + timeout
-        while self.proxy_process.poll() is None and monotonic() < gives_up:
-            await asyncio.sleep(_LOOK_INTERVAL)
-
-    # -- A proxy that ends by itself ---------------------------------------------------
-
-    def _process_ended(self, exited: asyncio.Future[Any]) -> None:
-        if not (self._stopping or exited.cancelled()):
-            self.log.error("The proxy %s", ending(exited.result()))
+    def _ended(self, how: str) -> None:
+        """The proxy has ended, by itself or because of :meth:`stop`."""
+        if not self._stopping:
+            self.log.error("The proxy %s", how)
             self._restarting = asyncio.ensure_future(self._start_again())
 
     async def _start_again(self) -> None:
@@ -281,7 +220,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
             await asyncio.sleep(self._delay)
             self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LONGEST_DELAY)
             try:
-                if self.proxy_process.poll() is not None:
+                if self._child is None or not self._child.runs:
                     self._remove_pid()
                     await self._launch()
                 await self.restore_routes()
@@ -308,10 +247,6 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
             command += ["--ssl-cert", self.ssl_cert]
         if self.app.internal_ssl:
             command += self._internal_ssl_arguments()
-        if not self.ssl_cert:
-            self.log.warning(
-                "Running JupyterHub without SSL. I hope there is SSL termination happening somewhere else..."
-            )
         return command
 
     def _internal_ssl_arguments(self) -> list[str]:
@@ -324,6 +259,8 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
     def _proxy_options(self) -> dict[str, Any]:
         """Return ``c.ConfigurableProxy`` of the Hub's configuration. Raises ``TraitError``."""
         options = dict(self.config.get("ConfigurableProxy", {}))
+        if "auth_token" in options:
+            raise TraitError("c.ConfigurableProxy.auth_token: the Hub has the same, as c.CHPProxy.auth_token")
         for name, set_value in options.items():
             lazy = isinstance(set_value, LazyConfigValue)  # c.ConfigurableProxy.custom_header.append(...)
             options[name] = value = set_value.get_value([]) if lazy else set_value
@@ -448,7 +385,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         async def attempt() -> _Answer | None:
             async with self.semaphore:
                 try:
-                    content_received = await self._client.fetch(
+                    content_received = await fetch(
                         url, method=method, token=self.auth_token, body=content, tls=tls
                     )
                 except ApiError as error:
@@ -478,6 +415,9 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         if not self._directory:
             self._directory = tempfile.mkdtemp(prefix="jupyterhub-proxy-")
         return self._directory
+
+    def _private_api_url(self) -> str:
+        return "http+unix://" + quote(os.path.join(self._private_directory(), "api.sock"), safe="")
 
     def _check_pid(self, pid: int) -> None:
         """Raise ``ProcessLookupError`` unless this is a proxy that runs. JupyterHub ends what is left."""

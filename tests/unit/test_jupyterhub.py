@@ -239,6 +239,11 @@ def test_a_function_cannot_be_passed() -> None:
         make_proxy({"ConfigurableProxy": {"proxy_request": print}})._command_line()
 
 
+def test_there_is_one_token() -> None:
+    with pytest.raises(TraitError, match=r"c.ConfigurableProxy.auth_token: the Hub has the same"):
+        make_proxy({"ConfigurableProxy": {"auth_token": "secret"}})._command_line()
+
+
 @pytest.mark.parametrize(
     ("config", "extra_args"),
     [({"ConfigurableProxy": {"error_path": "/pages"}}, []), ({}, ["--error-path", "/pages"])],
@@ -304,7 +309,7 @@ async def test_a_proxy_that_is_never_ready_is_ended(tmp_path: Path) -> None:
     proxy = make_proxy(
         command=script(tmp_path, "STATUS=waiting for a store", "stays"), start_timeout=0.5, stop_timeout=0.1
     )
-    with pytest.raises(RuntimeError, match=r"not ready within 0.5 seconds: waiting for a store"):
+    with pytest.raises(RuntimeError, match=r"it was not ready within 0.5 seconds: waiting for a store"):
         await proxy.start()
     assert proxy.proxy_process.poll() == -9
     assert os.listdir(tmp_path) == ["script.py"]
@@ -318,6 +323,18 @@ async def test_a_proxy_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert proxy.proxy_process.poll() == -9
     assert os.listdir(tmp_path) == ["script.py"]
     await proxy.stop()  # the Hub may clean up twice
+    await proxy.start()  # and a test of the Hub's starts it again
+    assert proxy.api_url.startswith("http+unix://")
+    assert proxy._directory
+    await proxy.stop()
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
+async def test_a_pid_file_that_cannot_be_written_leaves_no_proxy(tmp_path: Path) -> None:
+    proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1, pid_file="no/where")
+    with pytest.raises(FileNotFoundError):
+        await proxy.start()
+    assert proxy.proxy_process.poll() is not None
 
 
 async def test_a_proxy_that_keeps_ending_is_started_less_and_less_often(
