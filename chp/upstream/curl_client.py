@@ -187,7 +187,6 @@ class CurlClient(CurlAsyncHTTPClient):
     # -- called by libcurl -------------------------------------------------
 
     def socket_opened(self, fd: int) -> None:
-        self._poller.opened(fd)
         self._forget_socket(fd)
         self.metrics.upstream_connections += 1
         self._sockets[fd] = os.fstat(fd).st_ino
@@ -200,6 +199,9 @@ class CurlClient(CurlAsyncHTTPClient):
     def _set_timeout(self, msecs: int) -> None:
         """libcurl wants to be called after a time, or (-1) no longer."""
         self._due = NEVER if msecs < 0 else self._loop.time() + msecs / 1000
+
+    def _handle_force_timeout(self) -> None:
+        """Do nothing. Tornado before 6.6 has libcurl act each second, and then looks for its own requests."""
 
     # -- private -----------------------------------------------------------
 

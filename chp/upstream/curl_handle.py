@@ -28,7 +28,9 @@ _QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, the same
 
 # What libcurl would add by itself.
 _ACCEPT = re.compile(rb"\r\naccept:", re.IGNORECASE)
-_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+# An Expect that libcurl knew of would make it wait for 100, and send the request again after a 417,
+# whatever its method. It looks at the beginning of each item only.
+_UP_TO_EXPECT = re.compile(rb".*\r\nexpect:[^\r]*", re.IGNORECASE | re.DOTALL)
 # libcurl takes "Name:" as "leave this out", and "Name;" as a field without a value.
 _EMPTY_FIELD = re.compile(rb"(\r\n[^:\r]+):[ \t]*(?=\r\n|\Z)")
 
@@ -172,12 +174,14 @@ def request_framing(request: UpstreamRequest) -> bytes:
 
 
 def _header_list(block: bytes) -> list[bytes]:
-    lines = _EMPTY_FIELD.sub(rb"\1;", block)[2:].split(b"\r\n")
+    hidden = _UP_TO_EXPECT.match(block)
+    items = [hidden[0][2:]] if hidden else []
+    shown = block[hidden.end() :] if hidden else block
+    items += _EMPTY_FIELD.sub(rb"\1;", shown).split(b"\r\n")[1:]
     if not _ACCEPT.search(block):
-        lines.append(b"Accept:")
-    if not _EXPECT.search(block):
-        lines.append(b"Expect:")
-    return lines
+        items.append(b"Accept:")
+    items.append(b"Expect:")
+    return items
 
 
 _OPTIONS: tuple[tuple[int, object], ...] = (
@@ -202,8 +206,6 @@ _OPTIONS: tuple[tuple[int, object], ...] = (
     (pycurl.BUFFERSIZE, _RECEIVE_SIZE),
     (pycurl.UPLOAD_BUFFERSIZE, _SEND_SIZE),
     (_KEEP_SENDING_ON_ERROR, 1),
-    # It is the client that waits for 100; the content goes on when it comes.
-    (pycurl.EXPECT_100_TIMEOUT_MS, 1),
     # A server that has moved is found again at once.
     (pycurl.DNS_CACHE_TIMEOUT, 0),
     (_QUICK_EXIT, 1),  # an exchange that is aborted does not wait for the resolver

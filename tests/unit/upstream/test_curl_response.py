@@ -40,7 +40,7 @@ def test_chunks_their_extensions_and_trailers() -> None:
     feed(it, b"", b"ler: x\r\n\r\n")
     assert it.complete
     assert b"".join(it.content) == b"hello"
-    assert not it.excess
+    assert not it.last_exchange
 
 
 @pytest.mark.parametrize("excess", [b"x", b"HTTP/1.1 200 OK\r\n", LENGTH + b"other"])
@@ -48,7 +48,7 @@ def test_bytes_behind_the_last_chunk_are_noticed_and_not_content(excess: bytes) 
     it = reader()
     feed(it, CHUNKED, b"5\r\nhello\r\n0\r\n\r\n" + excess)
     assert it.complete
-    assert it.excess
+    assert it.last_exchange
     assert it.content == [b"hello"]
 
 
