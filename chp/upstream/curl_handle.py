@@ -22,9 +22,10 @@ _SEND_SIZE = 64 * 1024
 # What callbacks return: PREREQFUNC_OK is SOCKOPT_OK, PREREQFUNC_ABORT is SOCKOPT_ERROR.
 _GO_ON: int = pycurl.PREREQFUNC_OK
 _ABORT: int = pycurl.PREREQFUNC_ABORT
-# CURLOPT_KEEP_SENDING_ON_ERROR of curl/curl.h, for which pycurl has no name.
-_KEEP_SENDING_ON_ERROR = 245
-_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, the same
+# Options of curl/curl.h for which pycurl, or its older versions, have no name.
+_KEEP_SENDING_ON_ERROR = 245  # CURLOPT_KEEP_SENDING_ON_ERROR
+_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT
+_NO_PARTIALCHAIN = 4  # CURLSSLOPT_NO_PARTIALCHAIN
 
 # What libcurl would add by itself.
 _ACCEPT = re.compile(rb"\r\naccept:", re.IGNORECASE)
@@ -161,7 +162,7 @@ class CurlHandle:
         curl.setopt(pycurl.SSL_VERIFYPEER, not tls.insecure)
         curl.setopt(pycurl.SSL_VERIFYHOST, 0 if tls.insecure else 2)
         # As Python does: only a chain up to a root is trusted.
-        curl.setopt(pycurl.SSL_OPTIONS, pycurl.SSLOPT_NO_PARTIALCHAIN)
+        curl.setopt(pycurl.SSL_OPTIONS, _NO_PARTIALCHAIN)
         curl.setopt(pycurl.SSLVERSION, _MIN_VERSIONS[tls.min_version] | _MAX_VERSIONS.get(tls.max_version, 0))
         curl.setopt(pycurl.SSL_CIPHER_LIST, tls.ciphers)
 

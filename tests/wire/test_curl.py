@@ -260,7 +260,9 @@ async def test_a_head_that_only_libcurl_accepts_ends_its_connection() -> None:
 
 RESPONSES = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabc",
-    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nT: x\r\n\r\n",
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: x\r\n\r\n"
+    ),
     "until the end": b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nabc",
     "informational": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK,
     "no content": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
