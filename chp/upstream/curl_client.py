@@ -162,6 +162,11 @@ class CurlClient(CurlAsyncHTTPClient):
 
     def deadline_passed(self) -> None:
         """Look after connections: which are open, and which have been idle for long enough."""
+        if self.origin.tls:
+            # libcurl waits for the other side's end of TLS, and sets no timer for it.
+            self._act(pycurl.SOCKET_TIMEOUT, 0)
+            if self._multi is None:
+                return
         self._sweep()
         now = monotonic()
         self.deadline = now + _SWEEP_INTERVAL

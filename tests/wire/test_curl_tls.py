@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.wire import backend, proxy
+from support.wire import Peer, backend, proxy, until
 
 FAILED = "503 GET / (TLS with https://127.0.0.1:\\d+ failed|can.t connect|the connection)"
 
@@ -111,7 +112,7 @@ async def test_http1_is_what_is_asked_for(kind: str, pki: Any) -> None:
     context.set_alpn_protocols(["h2", "http/1.1"])
     chosen: list[str | None] = []
 
-    async def answer(peer: Any) -> None:
+    async def answer(peer: Peer) -> None:
         chosen.append(peer.writer.get_extra_info("ssl_object").selected_alpn_protocol())
         await peer.receive_message()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -197,7 +198,7 @@ async def test_no_session_of_tls_is_used_for_another_origin(pki: Any) -> None:
     contexts = [server_context(pki), server_context(pki, client_ca=pki.ca)]
     reused: list[bool] = []
 
-    async def answer(peer: Any) -> None:
+    async def answer(peer: Peer) -> None:
         reused.append(peer.writer.get_extra_info("ssl_object").session_reused)
         await peer.receive_message()
         await peer.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
@@ -214,3 +215,18 @@ async def test_no_session_of_tls_is_used_for_another_origin(pki: Any) -> None:
         for path in ("/one", "/same", "/other", "/one"):
             assert (await chp.get(path)).content == b"ok"
     assert reused == [False, False, False, True]
+
+
+async def test_a_server_that_never_ends_tls_is_not_waited_for(pki: Any) -> None:
+    async def answer(peer: Peer) -> None:
+        await peer.receive_message()
+        peer.stop_reading()
+        await peer.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+        await asyncio.get_running_loop().create_future()
+
+    async with (
+        backend(answer, tls=server_context(pki)) as server,
+        proxy(server.url, client_ssl_ca=pki.ca) as chp,
+    ):
+        assert (await chp.get()).content == b"ok"
+        await until(lambda: not chp.app.metrics.upstream_connections)
