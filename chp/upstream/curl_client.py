@@ -162,12 +162,11 @@ class CurlClient(CurlAsyncHTTPClient):
 
     def deadline_passed(self) -> None:
         """Look after connections: which are open, and which have been idle for long enough."""
+        self._sweep()
         if self.origin.tls:
-            # libcurl waits for the other side's end of TLS, and sets no timer for it.
-            self._act(pycurl.SOCKET_TIMEOUT, 0)
+            self._end_tls()
             if self._multi is None:
                 return
-        self._sweep()
         now = monotonic()
         self.deadline = now + _SWEEP_INTERVAL
         if self.active:
@@ -292,6 +291,17 @@ class CurlClient(CurlAsyncHTTPClient):
                 pass
             self._forget_socket(fd)
         self._count_idle()
+
+    def _end_tls(self) -> None:
+        """Let libcurl look at connections that wait for the other side's end of TLS.
+
+        It gives them two seconds, but sets no timer before it is called for them,
+        and does not say which they are.
+        """
+        for fd in list(self._sockets):
+            if self._poller.reads(fd):
+                self._multi.socket_action(fd, pycurl.CSELECT_IN)
+        self._act(pycurl.SOCKET_TIMEOUT, 0)
 
     def _forget_socket(self, fd: int) -> None:
         if self._sockets.pop(fd, None) is not None:

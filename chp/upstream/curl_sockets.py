@@ -46,6 +46,10 @@ class Sockets:
         else:
             self._events.pop(fd, None)
 
+    def reads(self, fd: int) -> bool:
+        """Tell whether somebody waits for what a socket receives, and for nothing else."""
+        return bool(self._events.get(fd) == _IN)
+
     def drop(self, user: SocketUser) -> None:
         """A user has closed all of its sockets; it waits for none of them."""
 
