@@ -258,6 +258,19 @@ async def test_a_head_that_only_libcurl_accepts_ends_its_connection() -> None:
         assert server.connections == 2
 
 
+@pytest.mark.expect_log("503 GET / invalid response: (Multiple Location|Too many response)")
+@pytest.mark.parametrize(
+    "fields", [b"Location: /a\r\nLocation: /b\r\n", b"A: b\r\n" * 5001], ids=["Location", "many"]
+)
+async def test_what_libcurl_refuses_by_itself(fields: bytes) -> None:
+    async def answer(peer: Peer) -> None:
+        await peer.receive_message()
+        await peer.send(b"HTTP/1.1 302 Found\r\n" + fields + b"Content-Length: 0\r\n\r\n")
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        assert (await chp.get()).status == 503
+
+
 RESPONSES = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabc",
     "chunks": (
