@@ -268,6 +268,8 @@ class CurlStream(Stream):
         if self.over:
             return
         if result is not None:
+            if not result[0]:
+                self._client.renew()  # libcurl has seen an end that is none
             self.fail(self._error(result))
         elif self._receive_paused and not self._held:
             self._client.wake(self)
