@@ -77,6 +77,11 @@ class ResponseReader:
         return bool(self._partial or self._overhead or self.head)
 
     @property
+    def malformed(self) -> bool:
+        """The lines so far are a head to libcurl, which takes bare LF as the end of a line."""
+        return self._partial.endswith((b"\n\n", b"\n\r\n"))
+
+    @property
     def ends_with_connection(self) -> bool:
         return self.head is not None and self.head.until_close and not self.complete
 

@@ -278,9 +278,10 @@ class CurlStream(Stream):
         assert self.result is not None
         code = self.result[0]
         if not code:
-            self._client.renew()  # libcurl took for a response what is none
-            self.fail(UpstreamError("invalid_response", "invalid response: malformed head"))
-            return
+            self._client.renew()  # libcurl took it for a response
+            if self._reader.malformed:
+                self.fail(UpstreamError("invalid_response", "invalid response: malformed head"))
+                return
         replay = self._replay
         lost = code in CONNECTION_LOST and self._connected and not self._reader.begun
         if lost and replay is not None and self._client.was_reused(self):

@@ -110,6 +110,21 @@ def test_invalid_responses(head: bytes, pieces: tuple[bytes, ...]) -> None:
         feed(reader(), head, *pieces)
 
 
+@pytest.mark.parametrize(
+    ("head", "malformed"),
+    [
+        (b"HTTP/1.1 200 OK\nA: b\n\n", True),
+        (b"HTTP/1.1 200 OK\r\nA: b\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n", False),
+        (b"", False),
+    ],
+)
+def test_a_head_that_ends_with_bare_line_feeds(head: bytes, malformed: bool) -> None:
+    it = reader()
+    feed(it, head)
+    assert it.malformed is malformed
+
+
 def test_content_in_between_allows_for_more_chunk_extensions() -> None:
     it = reader()
     feed(it, CHUNKED)
