@@ -101,7 +101,7 @@ c = get_config()  # noqa: F821
 #
 # direct is the faster one; curl speaks through libcurl, with its TLS. WebSockets always
 # go direct.
-# c.ConfigurableProxy.upstream = 'direct'
+# c.ConfigurableProxy.upstream = 'auto'
 
 # Add ``X-Forwarded-*`` headers to proxied requests.
 #

@@ -60,4 +60,4 @@ class ProxySettings:
     client_tls_files: ClientTLS = ClientTLS()
 
     # Which implementation carries requests: "auto", "direct" or "curl".
-    upstream: str = "direct"
+    upstream: str = "auto"

@@ -163,6 +163,10 @@ class CurlClient(CurlAsyncHTTPClient):
     def deadline_passed(self) -> None:
         """Look after connections: which are open, and which have been idle for long enough."""
         self._sweep()
+        if self.origin.tls:
+            self._end_tls()
+            if self._multi is None:
+                return
         now = monotonic()
         self.deadline = now + _SWEEP_INTERVAL
         if self.active:
@@ -187,7 +191,6 @@ class CurlClient(CurlAsyncHTTPClient):
     # -- called by libcurl -------------------------------------------------
 
     def socket_opened(self, fd: int) -> None:
-        self._poller.opened(fd)
         self._forget_socket(fd)
         self.metrics.upstream_connections += 1
         self._sockets[fd] = os.fstat(fd).st_ino
@@ -200,6 +203,9 @@ class CurlClient(CurlAsyncHTTPClient):
     def _set_timeout(self, msecs: int) -> None:
         """libcurl wants to be called after a time, or (-1) no longer."""
         self._due = NEVER if msecs < 0 else self._loop.time() + msecs / 1000
+
+    def _handle_force_timeout(self) -> None:
+        """Do nothing. Tornado before 6.6 has libcurl act each second, and then looks for its own requests."""
 
     # -- private -----------------------------------------------------------
 
@@ -285,6 +291,17 @@ class CurlClient(CurlAsyncHTTPClient):
                 pass
             self._forget_socket(fd)
         self._count_idle()
+
+    def _end_tls(self) -> None:
+        """Let libcurl look at connections that wait for the other side's end of TLS.
+
+        It gives them two seconds, but sets no timer before it is called for them,
+        and does not say which they are.
+        """
+        for fd in list(self._sockets):
+            if self._poller.reads(fd):
+                self._multi.socket_action(fd, pycurl.CSELECT_IN)
+        self._act(pycurl.SOCKET_TIMEOUT, 0)
 
     def _forget_socket(self, fd: int) -> None:
         if self._sockets.pop(fd, None) is not None:

@@ -22,13 +22,16 @@ _SEND_SIZE = 64 * 1024
 # What callbacks return: PREREQFUNC_OK is SOCKOPT_OK, PREREQFUNC_ABORT is SOCKOPT_ERROR.
 _GO_ON: int = pycurl.PREREQFUNC_OK
 _ABORT: int = pycurl.PREREQFUNC_ABORT
-# CURLOPT_KEEP_SENDING_ON_ERROR of curl/curl.h, for which pycurl has no name.
-_KEEP_SENDING_ON_ERROR = 245
-_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, the same
+# Options of curl/curl.h for which pycurl, or its older versions, have no name.
+_KEEP_SENDING_ON_ERROR = 245  # CURLOPT_KEEP_SENDING_ON_ERROR
+_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT
+_NO_PARTIALCHAIN = 4  # CURLSSLOPT_NO_PARTIALCHAIN
 
 # What libcurl would add by itself.
 _ACCEPT = re.compile(rb"\r\naccept:", re.IGNORECASE)
-_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+# An Expect that libcurl knew of would make it wait for 100, and send the request again after a 417,
+# whatever its method. It looks at the beginning of each item only.
+_UP_TO_EXPECT = re.compile(rb".*\r\nexpect:[^\r]*", re.IGNORECASE | re.DOTALL)
 # libcurl takes "Name:" as "leave this out", and "Name;" as a field without a value.
 _EMPTY_FIELD = re.compile(rb"(\r\n[^:\r]+):[ \t]*(?=\r\n|\Z)")
 
@@ -159,7 +162,7 @@ class CurlHandle:
         curl.setopt(pycurl.SSL_VERIFYPEER, not tls.insecure)
         curl.setopt(pycurl.SSL_VERIFYHOST, 0 if tls.insecure else 2)
         # As Python does: only a chain up to a root is trusted.
-        curl.setopt(pycurl.SSL_OPTIONS, pycurl.SSLOPT_NO_PARTIALCHAIN)
+        curl.setopt(pycurl.SSL_OPTIONS, _NO_PARTIALCHAIN)
         curl.setopt(pycurl.SSLVERSION, _MIN_VERSIONS[tls.min_version] | _MAX_VERSIONS.get(tls.max_version, 0))
         curl.setopt(pycurl.SSL_CIPHER_LIST, tls.ciphers)
 
@@ -172,12 +175,14 @@ def request_framing(request: UpstreamRequest) -> bytes:
 
 
 def _header_list(block: bytes) -> list[bytes]:
-    lines = _EMPTY_FIELD.sub(rb"\1;", block)[2:].split(b"\r\n")
+    hidden = _UP_TO_EXPECT.match(block)
+    items = [hidden[0][2:]] if hidden else []
+    shown = block[hidden.end() :] if hidden else block
+    items += _EMPTY_FIELD.sub(rb"\1;", shown).split(b"\r\n")[1:]
     if not _ACCEPT.search(block):
-        lines.append(b"Accept:")
-    if not _EXPECT.search(block):
-        lines.append(b"Expect:")
-    return lines
+        items.append(b"Accept:")
+    items.append(b"Expect:")
+    return items
 
 
 _OPTIONS: tuple[tuple[int, object], ...] = (
@@ -202,8 +207,6 @@ _OPTIONS: tuple[tuple[int, object], ...] = (
     (pycurl.BUFFERSIZE, _RECEIVE_SIZE),
     (pycurl.UPLOAD_BUFFERSIZE, _SEND_SIZE),
     (_KEEP_SENDING_ON_ERROR, 1),
-    # It is the client that waits for 100; the content goes on when it comes.
-    (pycurl.EXPECT_100_TIMEOUT_MS, 1),
     # A server that has moved is found again at once.
     (pycurl.DNS_CACHE_TIMEOUT, 0),
     (_QUICK_EXIT, 1),  # an exchange that is aborted does not wait for the resolver

@@ -29,9 +29,9 @@ class ResponseReader:
         "_remaining",
         "complete",
         "content",
-        "excess",
         "head",
         "interim",
+        "last_exchange",
         "lines",
         "pieces",
     )
@@ -43,7 +43,9 @@ class ResponseReader:
         self.head: ResponseHead | None = None
         self.content: list[bytes] = []  # unframed
         self.complete = False
-        self.excess = False  # bytes came behind the last chunk
+        # No other request may use the connection: bytes came behind the last chunk, or
+        # libcurl would speak HTTP/1.0 from now on, which has no chunks.
+        self.last_exchange = False
         self._method = method
         self._limit = limit  # bytes of a head, or of chunk extensions and trailers without content
         self._partial = b""  # the beginning of a head
@@ -75,12 +77,18 @@ class ResponseReader:
         return bool(self._partial or self._overhead or self.head)
 
     @property
+    def malformed(self) -> bool:
+        """The lines so far are a head to libcurl, which takes bare LF as the end of a line."""
+        return self._partial.endswith((b"\n\n", b"\n\r\n"))
+
+    @property
     def ends_with_connection(self) -> bool:
         return self.head is not None and self.head.until_close and not self.complete
 
     def on_message_begin(self) -> None:
         """Called by llhttp."""
-        self.excess = self.complete
+        if self.complete:
+            self.last_exchange = True
 
     def on_body(self, content: bytes) -> None:
         """Called by llhttp."""
@@ -102,14 +110,15 @@ class ResponseReader:
             if end < len(END_OF_HEAD):
                 break
             self._add_overhead(end)
-            self._read_head(parse_response_head(data[:end]))
+            self._read_head(data[:end])
             data = data[end:]
         self._partial = data if self.head is None else b""
         if self._overhead + len(self._partial) > self._limit:
             raise ValueError("head too large")
         return len(fresh)
 
-    def _read_head(self, head: ResponseHead) -> None:
+    def _read_head(self, raw: bytes) -> None:
+        head = parse_response_head(raw)
         if head.status == 101:
             raise ValueError("101 that nobody asked for")
         if head.status < 200:
@@ -120,6 +129,8 @@ class ResponseReader:
             return
         self._overhead = 0
         self.head = head
+        if raw.startswith(b"HTTP/1.0"):
+            self.last_exchange = b"keep-alive" in raw.lower()
         if response_has_no_content(self._method, head.status) or head.content_length == 0:
             self.complete = True
         elif head.chunked:
@@ -141,7 +152,7 @@ class ResponseReader:
         except httptools.HttpParserError as error:
             if not self.complete:
                 raise ValueError(str(error)) from None
-            self.excess = True
+            self.last_exchange = True
         if self.content:
             self._overhead = 0
         else:

@@ -28,9 +28,6 @@ class Sockets:
         self._loop = loop
         self._events: dict[int, int] = {}
 
-    def opened(self, fd: int) -> None:
-        """A new socket has this number."""
-
     def watch(self, user: SocketUser, fd: int, events: int) -> None:
         """Wait for these events (``pycurl.POLL_*``, 0 for none) and no others."""
         loop, changed = self._loop, self._events.get(fd, 0) ^ events
@@ -48,6 +45,10 @@ class Sockets:
             self._events[fd] = events
         else:
             self._events.pop(fd, None)
+
+    def reads(self, fd: int) -> bool:
+        """Tell whether somebody waits for what a socket receives, and for nothing else."""
+        return bool(self._events.get(fd) == _IN)
 
     def drop(self, user: SocketUser) -> None:
         """A user has closed all of its sockets; it waits for none of them."""
@@ -69,11 +70,7 @@ class EpollSockets(Sockets):
         super().__init__(loop)
         self._epoll = select.epoll()
         self._users: dict[int, SocketUser] = {}  # of sockets that are in the epoll, or were closed since
-        self._known: dict[int, int] = {}  # the events that the epoll waits for, where that is certain
         loop.add_reader(self._epoll.fileno(), self._ready)
-
-    def opened(self, fd: int) -> None:
-        self._known.pop(fd, None)  # that was another socket
 
     def watch(self, user: SocketUser, fd: int, events: int) -> None:
         if not events:
@@ -81,18 +78,15 @@ class EpollSockets(Sockets):
             return
         self._events[fd] = events
         self._users[fd] = user
-        if self._known.get(fd) != events:
-            mask = (select.EPOLLIN if events & _IN else 0) | (select.EPOLLOUT if events & _OUT else 0)
-            try:
-                self._epoll.register(fd, mask)
-            except FileExistsError:
-                self._epoll.modify(fd, mask)
-            self._known[fd] = events
+        mask = (select.EPOLLIN if events & _IN else 0) | (select.EPOLLOUT if events & _OUT else 0)
+        try:
+            self._epoll.modify(fd, mask)
+        except FileNotFoundError:  # a new socket, perhaps with the number of an old one
+            self._epoll.register(fd, mask)
 
     def drop(self, user: SocketUser) -> None:
         for fd in [fd for fd, its_user in self._users.items() if its_user is user]:
             del self._users[fd]
-            self._known.pop(fd, None)
             self._events.pop(fd, None)
 
     def close(self) -> None:
@@ -112,7 +106,6 @@ class EpollSockets(Sockets):
                     events |= pycurl.CSELECT_OUT
                 user.socket_ready(fd, events)
             else:
-                self._known.pop(fd, None)
                 try:
                     self._epoll.unregister(fd)
                 except OSError:

@@ -128,7 +128,6 @@ class CurlStream(Stream):
     def begin_sending(self) -> bool:
         """There is a connection. Tell whether the request may be sent on it."""
         if not self.may_send():
-            self._refused = True
             return False
         if self._connected:
             self._note_retry()
@@ -150,7 +149,9 @@ class CurlStream(Stream):
 
         libcurl does that by itself when an old connection ends before the response, whatever the method.
         """
-        return not self._connected or self._replay is not None
+        first = not self._connected
+        self._refused = not first and (self._replay is None or bool(self.lines) or self._reader.begun)
+        return not self._refused
 
     def next_content(self, size: int) -> bytes | int:
         outgoing = self._outgoing
@@ -205,6 +206,8 @@ class CurlStream(Stream):
         if self._may_resume_request():
             self._request_paused = False
             self._receiver.resume_request()
+            if self.over:
+                return
         reader = self._reader
         try:
             self._metrics.upstream_bytes_received += reader.read()
@@ -215,7 +218,8 @@ class CurlStream(Stream):
         if reader.interim:
             interim, reader.interim = reader.interim, []
             for head in interim:
-                self._receiver.informational(head)
+                if not self.over:
+                    self._receiver.informational(head)
         if self.over:
             return
         if reader.head is None:
@@ -254,7 +258,7 @@ class CurlStream(Stream):
         if complete:
             self.over = True
             self._client.release(self)
-            if reader.excess:
+            if reader.last_exchange:
                 self._client.renew()
         else:
             self._head_sent = True
@@ -264,6 +268,8 @@ class CurlStream(Stream):
         if self.over:
             return
         if result is not None:
+            if not result[0]:
+                self._client.renew()  # libcurl has seen an end that is none
             self.fail(self._error(result))
         elif self._receive_paused and not self._held:
             self._client.wake(self)
@@ -271,6 +277,11 @@ class CurlStream(Stream):
     def _end_without_response(self) -> None:
         assert self.result is not None
         code = self.result[0]
+        if not code:
+            self._client.renew()  # libcurl took it for a response
+            if self._reader.malformed:
+                self.fail(UpstreamError("invalid_response", "invalid response: malformed head"))
+                return
         replay = self._replay
         lost = code in CONNECTION_LOST and self._connected and not self._reader.begun
         if lost and replay is not None and self._client.was_reused(self):

@@ -47,6 +47,8 @@ KINDS = {
     "test_tunnel": {"direct"},
     "test_curl": {"curl"},
     "test_curl_pool": {"curl"},
+    "test_curl_responses": {"curl"},
+    "test_curl_reentrancy": {"curl", "curl-tls"},
     "test_curl_tls": {"curl"},
     "test_aborts": ALL,
     "test_backpressure": ALL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ REQUESTS = {
         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Type: a/b\r\nPragma: x\r\nExpires: 0\r\n"
         b"Proxy-Authorization: p\r\nContent-Encoding: gzip\r\nAlt-Svc: x\r\nHTTP2-Settings: y\r\n\r\n"
     ),
+    "Expect among others": (
+        b"PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nX-A: 1\r\nexpect: 100-Continue, x\r\nX-B:\r\n"
+        b"EXPECT: 100-continue\r\nX-C:\r\nX-D:\r\nContent-Length: 5\r\n\r\nhello"
+    ),
+    "Expect without a value": b"GET / HTTP/1.1\r\nHost: h\r\nX-A:\r\nExpect:\r\nX-B:\r\n\r\n",
     "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
     "dots, slashes and escapes": b"GET //a/./%2e%2E/b//c;d/%2F%41?a=/../b&%7A HTTP/1.1\r\nHost: h\r\n\r\n",
     "the signs of a query": b"GET /a%23b?c=%23&&=? HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -198,3 +204,103 @@ async def test_content_goes_on_in_both_directions_at_once() -> None:
             assert await peer.receive(len(chunk)) == chunk
         await peer.send(b"0\r\n\r\n")
         assert await peer.receive_until(b"\r\n\r\n") == b"0\r\n\r\n"
+
+
+async def test_libcurl_neither_waits_for_100_nor_repeats_a_request_after_417() -> None:
+    """It would send the request again without Expect, and the second answer would end up in the first."""
+    refusal = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 3\r\n\r\nabc"
+
+    async def refuse(peer: Peer) -> None:
+        while True:
+            await peer.receive_head()
+            await peer.send(refusal)
+            await peer.receive(5)
+
+    async with backend(refuse) as server, proxy(server.url) as chp:
+        for method in ("PUT", "POST", "PUT"):
+            request = (
+                f"{method} / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello"
+            )
+            message = await chp.request(request.encode())
+            assert (message.head + message.content).replace(b"Connection: close\r\n", b"") == refusal
+        await quiet(chp)
+        assert server.all_received.count(b" / HTTP/1.1\r\n") == 3
+
+
+async def test_a_server_that_speaks_http10_gets_http11_and_chunks_all_the_same() -> None:
+    """libcurl would go on with HTTP/1.0 on its connection, which has no chunked content."""
+
+    async def answer(peer: Peer) -> None:
+        while True:
+            await peer.receive_message()
+            await peer.send(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok")
+
+    chunked = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    async with backend(answer) as server, proxy(server.url) as chp:
+        for request in (SIMPLE, chunked, SIMPLE):
+            assert (await chp.request(request)).content == b"ok"
+        assert b"HTTP/1.0" not in server.all_received
+        assert server.all_received.count(b" / HTTP/1.1\r\n") == 3
+        assert server.all_received.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.expect_log("503 HEAD / invalid response")
+async def test_a_head_that_only_libcurl_accepts_ends_its_connection() -> None:
+    async def answer(peer: Peer) -> None:
+        while True:
+            message = await peer.receive_message()
+            head = b"HTTP/1.1 200 OK\nContent-Length: 2\n\n"
+            await peer.send(head if message.start.startswith(b"HEAD") else OK)
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        assert (await chp.request(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")).status == 503
+        assert (await chp.get()).content == b"ok"
+        assert server.connections == 2
+
+
+@pytest.mark.expect_log("503 GET / invalid response: (Multiple Location|Too many response)")
+@pytest.mark.parametrize(
+    "fields", [b"Location: /a\r\nLocation: /b\r\n", b"A: b\r\n" * 5001], ids=["Location", "many"]
+)
+async def test_what_libcurl_refuses_by_itself(fields: bytes) -> None:
+    async def answer(peer: Peer) -> None:
+        await peer.receive_message()
+        await peer.send(b"HTTP/1.1 302 Found\r\n" + fields + b"Content-Length: 0\r\n\r\n")
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        assert (await chp.get()).status == 503
+
+
+RESPONSES = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabc",
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: x\r\n\r\n"
+    ),
+    "until the end": b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nabc",
+    "informational": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK,
+    "no content": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("response", RESPONSES.values(), ids=RESPONSES)
+async def test_where_a_response_is_cut_in_two_makes_no_difference(response: bytes) -> None:
+    cut = len(response)
+
+    async def answer(peer: Peer) -> None:
+        await peer.receive_message()
+        await peer.send(response[:cut])
+        for _ in range(5):  # the proxy, which runs in the same loop, reads it meanwhile
+            await asyncio.sleep(0)
+        await peer.send(response[cut:])
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+        _, whole = await chp.outcome(request)
+        for cut in range(1, len(response)):
+            _, received = await chp.outcome(request)
+            assert without_chunks(received) == without_chunks(whole), cut
+
+
+def without_chunks(received: bytes) -> bytes:
+    """Leave out what frames chunks: they are passed on as they arrive."""
+    return re.sub(rb"(?<=\n)[0-9a-f]+\r\n|\r\n(?=[0-9a-f]+\r\n)", b"", received)

@@ -145,6 +145,21 @@ async def test_clients_that_vanish_at_any_moment_disturb_nobody() -> None:
         await quiet(chp)
 
 
+async def test_a_client_of_an_earlier_tornado_loses_nothing(clients: weakref.WeakSet[CurlClient]) -> None:
+    """Before version 6.6 it has libcurl act once a second, and reads the results itself."""
+
+    async def answer(peer: Peer) -> None:
+        while True:
+            await peer.receive_message()
+            await peer.send(OK)
+            for client in clients:
+                client._handle_force_timeout()
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        for _ in range(20):
+            assert (await chp.get()).content == b"ok"
+
+
 async def test_a_loop_that_has_no_epoll_to_offer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "epoll")
     async with backend() as server, proxy(server.url) as chp:

@@ -85,6 +85,7 @@ async def test_http10_upstream_is_asked_again_on_a_new_connection() -> None:
     assert server.connections == 2
 
 
+@pytest.mark.not_over("curl", "curl-tls")  # libcurl would go on with HTTP/1.0
 async def test_http10_upstream_may_keep_its_connection() -> None:
     async def script(peer: Peer) -> None:
         while True:

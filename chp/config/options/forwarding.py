@@ -43,8 +43,8 @@ class ForwardingOptions(HasTraits):
     """Forwarded requests and responses"""
 
     upstream = Enum(
-        ["direct", "auto", "curl"],
-        "direct",
+        ["auto", "direct", "curl"],
+        "auto",
         help="""
         What carries requests to targets: direct, curl, or auto for curl with https targets only.
 

@@ -68,6 +68,13 @@ def test_choice(runtime: Runtime, setting: str, sent: UpstreamRequest, expected:
     assert carrier(upstream, sent) == expected
 
 
+def test_auto_is_the_default(runtime: Runtime) -> None:
+    upstream = make_upstream(runtime, ProxySettings())
+    assert isinstance(upstream, ChosenUpstream)
+    runtime.loop.run_until_complete(upstream.close())
+    assert carrier(upstream, request(HTTP)) == "_direct"
+
+
 def test_direct_is_nothing_but_direct(runtime: Runtime) -> None:
     upstream = make_upstream(runtime, ProxySettings(upstream="direct"))
     assert isinstance(upstream, DirectUpstream)

@@ -40,7 +40,7 @@ def test_chunks_their_extensions_and_trailers() -> None:
     feed(it, b"", b"ler: x\r\n\r\n")
     assert it.complete
     assert b"".join(it.content) == b"hello"
-    assert not it.excess
+    assert not it.last_exchange
 
 
 @pytest.mark.parametrize("excess", [b"x", b"HTTP/1.1 200 OK\r\n", LENGTH + b"other"])
@@ -48,7 +48,7 @@ def test_bytes_behind_the_last_chunk_are_noticed_and_not_content(excess: bytes) 
     it = reader()
     feed(it, CHUNKED, b"5\r\nhello\r\n0\r\n\r\n" + excess)
     assert it.complete
-    assert it.excess
+    assert it.last_exchange
     assert it.content == [b"hello"]
 
 
@@ -108,6 +108,21 @@ def test_whether_it_has_begun(head: bytes) -> None:
 def test_invalid_responses(head: bytes, pieces: tuple[bytes, ...]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any of them
         feed(reader(), head, *pieces)
+
+
+@pytest.mark.parametrize(
+    ("head", "malformed"),
+    [
+        (b"HTTP/1.1 200 OK\nA: b\n\n", True),
+        (b"HTTP/1.1 200 OK\r\nA: b\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n", False),
+        (b"", False),
+    ],
+)
+def test_a_head_that_ends_with_bare_line_feeds(head: bytes, malformed: bool) -> None:
+    it = reader()
+    feed(it, head)
+    assert it.malformed is malformed
 
 
 def test_content_in_between_allows_for_more_chunk_extensions() -> None:
