@@ -203,7 +203,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if start < nbytes:
                 self._parser.feed_data(self._runtime.view[start:nbytes])
         except (httptools.HttpParserError, ValueError) as error:
-            if not self._complete:
+            if self._head is None or not self._complete:  # llhttp takes some heads for complete messages
                 self._fail("invalid_response", f"invalid response: {error}")
                 return
             self._excess = True
@@ -220,12 +220,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Parse a head, or a part of one; return where the next begins in the buffer."""
         known = self._partial
         if known:
-            fresh = bytes(self._runtime.view[start:nbytes])
-            end = (known + fresh).find(END_OF_HEAD, max(len(known) - 3, 0))
-            end = end if end < 0 else end - len(known) + start
+            # Its end may have begun in the read before.
+            both = known + bytes(self._runtime.view[start:nbytes])
+            found = both.find(END_OF_HEAD, max(len(known) - 3, 0))
+            offset = start - len(known)
         else:
-            end = self._runtime.buffer.find(END_OF_HEAD, start, nbytes)
-        end = nbytes if end < 0 else end + len(END_OF_HEAD)
+            found, offset = self._runtime.buffer.find(END_OF_HEAD, start, nbytes), 0
+        end = nbytes if found < 0 else found + offset + len(END_OF_HEAD)
         fresh = bytes(self._runtime.view[start:end])
         self._partial = known + fresh
         try:
@@ -237,8 +238,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return end
 
     def _read_head(self, raw: bytes) -> None:
+        if len(raw) > self._settings.max_head_size:
+            raise ValueError("head too large")
         head = ResponseHead.parse(raw)
         self._partial = b""
+        if head.status == 101 and not self._switching:
+            raise ValueError("101 that nobody asked for")
         if head.status < 200 and head.status != 101:
             # RFC 9110, section 15.2: the final response is yet to come. llhttp would take
             # content for some of them, which they never have (section 8.6).
@@ -246,6 +251,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 raise ValueError("content in a 1xx response")
             self._interim.append(head)
             self._head_complete = self._complete = False
+            # Whatever this one says of the connection means nothing for the response.
+            self._parser = httptools.HttpResponseParser(self)
             return
         self._head = head
         if self._stream is not None and self._stream.request.method == b"HEAD":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from pathlib import Path
 
 import pytest
@@ -269,38 +268,3 @@ async def test_what_libcurl_refuses_by_itself(fields: bytes) -> None:
 
     async with backend(answer) as server, proxy(server.url) as chp:
         assert (await chp.get()).status == 503
-
-
-RESPONSES = {
-    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabc",
-    "chunks": (
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: x\r\n\r\n"
-    ),
-    "until the end": b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nabc",
-    "informational": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + OK,
-    "no content": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("response", RESPONSES.values(), ids=RESPONSES)
-async def test_where_a_response_is_cut_in_two_makes_no_difference(response: bytes) -> None:
-    cut = len(response)
-
-    async def answer(peer: Peer) -> None:
-        await peer.receive_message()
-        await peer.send(response[:cut])
-        for _ in range(5):  # the proxy, which runs in the same loop, reads it meanwhile
-            await asyncio.sleep(0)
-        await peer.send(response[cut:])
-
-    async with backend(answer) as server, proxy(server.url) as chp:
-        request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
-        _, whole = await chp.outcome(request)
-        for cut in range(1, len(response)):
-            _, received = await chp.outcome(request)
-            assert without_chunks(received) == without_chunks(whole), cut
-
-
-def without_chunks(received: bytes) -> bytes:
-    """Leave out what frames chunks: they are passed on as they arrive."""
-    return re.sub(rb"(?<=\n)[0-9a-f]+\r\n|\r\n(?=[0-9a-f]+\r\n)", b"", received)
