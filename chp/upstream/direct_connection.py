@@ -37,6 +37,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_pieces",
         "_reading_paused",
         "_received",
+        "_remaining",
         "_reusable",
         "_reused",
         "_runtime",
@@ -79,6 +80,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._pieces: list[bytes] = []  # content, not yet passed on
         self._complete = False
         self._excess = False  # bytes came that belong to no exchange
+        self._remaining = 0  # bytes to come of content that llhttp does not see
         self._overhead = 0  # bytes since the last content: heads, chunk extensions, trailers
 
     # -- for streams -------------------------------------------------------
@@ -200,6 +202,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self._switching:
                 self._switch_protocols(bytes(self._runtime.view[start:nbytes]))
                 return
+            if self._remaining:
+                start = self._take_content(start, nbytes)
             if start < nbytes:
                 self._parser.feed_data(self._runtime.view[start:nbytes])
         except (httptools.HttpParserError, ValueError) as error:
@@ -227,18 +231,36 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             end = self._runtime.buffer.find(END_OF_HEAD, start, nbytes)
         end = nbytes if end < 0 else end + len(END_OF_HEAD)
         fresh = bytes(self._runtime.view[start:end])
-        self._partial = known + fresh
         try:
             self._parser.feed_data(fresh)
         except httptools.HttpParserUpgrade:
             self._switching = True
         if self._head_complete:
-            self._read_head(self._partial)
+            self._partial = b""
+            self._read_head(known + fresh, nbytes - end)
+        else:
+            self._partial = known + fresh
         return end
 
-    def _read_head(self, raw: bytes) -> None:
+    def _take_content(self, start: int, nbytes: int) -> int:
+        """Take long content of a known length out of the buffer; return where it ends.
+
+        Nothing in it is to be parsed: llhttp would only copy it as well, and call back for each read.
+        The next response needs a new parser then, which costs more (0.5 µs) than content that came
+        with its head.
+        """
+        end = min(nbytes, start + self._remaining)
+        if end > start:
+            self._pieces.append(bytes(self._runtime.view[start:end]))
+            self._remaining -= end - start
+            if not self._remaining:
+                self._complete = True
+                self._parser = httptools.HttpResponseParser(self)
+        return end
+
+    def _read_head(self, raw: bytes, follows: int) -> None:
+        """Read a complete head. ``follows`` is how many bytes came behind it."""
         head = ResponseHead.parse(raw)
-        self._partial = b""
         if head.status < 200 and head.status != 101:
             # RFC 9110, section 15.2: the final response is yet to come. llhttp would take
             # content for some of them, which they never have (section 8.6).
@@ -251,6 +273,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._stream is not None and self._stream.request.method == b"HEAD":
             # RFC 9110, section 9.3.2: no content follows, which llhttp can't know.
             self._complete = True
+        elif not self._complete and head.content_length is not None and head.content_length > follows:
+            self._remaining = head.content_length
 
     def _deliver(self) -> None:
         stream = self._stream
