@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import peer_has_left, probe_silent_peer
+from chp.sockets import peer_has_left
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -268,7 +268,6 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
-        probe_silent_peer(transport)
         self.client = _client_address(transport.get_extra_info("peername"))
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.deadline = monotonic() + self._settings.head_timeout

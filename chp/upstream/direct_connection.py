@@ -134,7 +134,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        probe_silent_peer(transport)
+        probe_silent_peer(transport.get_extra_info("socket"))
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
 
     def get_buffer(self, sizehint: int) -> memoryview:
