@@ -217,16 +217,16 @@ class DirectStream(Stream):
         """The head of the request, and the content that is already there."""
         request = self.request
         self.sent = complete
-        head = b"%b %b HTTP/1.1%b" % (request.method, request.target, request.block)
-        if request.content_length is not None:
-            head += b"\r\nContent-Length: %d" % request.content_length
-        elif request.chunked:
-            head += b"\r\nTransfer-Encoding: chunked"
+        more = END_OF_HEAD
         if request.upgrade:
-            head += b"\r\nConnection: Upgrade\r\nUpgrade: " + request.upgrade
+            more = b"\r\nConnection: Upgrade\r\nUpgrade: " + request.upgrade + more
+        if request.content_length is not None:
+            more = b"\r\nContent-Length: %d" % request.content_length + more
+        elif request.chunked:
+            more = b"\r\nTransfer-Encoding: chunked" + more
         if content or request.chunked:
-            return head + END_OF_HEAD + self._framed(content, complete)
-        return head + END_OF_HEAD
+            more += self._framed(content, complete)
+        return b"%b %b HTTP/1.1%b%b" % (request.method, request.target, request.block, more)
 
     def connect(self, data: bytes) -> None:
         self._pending.append(data)

@@ -19,6 +19,8 @@ from chp.sockets import probe_silent_peer
 if TYPE_CHECKING:
     from chp.upstream.direct import DirectStream, DirectUpstream
 
+_LAST = len(END_OF_HEAD)
+
 
 class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to an origin. It carries one exchange at a time."""
@@ -93,7 +95,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Begin an exchange by writing the first bytes of its request."""
         self._stream = stream
         self.deadline = NEVER
-        self.write(data)
+        self._metrics.upstream_bytes_sent += len(data)
+        self._transport.write(data)
+        if self._timeout is not None:
+            self._watch()
 
     def write(self, data: bytes) -> None:
         if data:
@@ -207,7 +212,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if start < nbytes:
                 self._parser.feed_data(self._runtime.view[start:nbytes])
         except (httptools.HttpParserError, ValueError) as error:
-            if not self._complete:
+            if not self._complete or self._head is None:
                 self._fail("invalid_response", f"invalid response: {error}")
                 return
             self._excess = True
@@ -229,7 +234,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             end = end if end < 0 else end - len(known) + start
         else:
             end = self._runtime.buffer.find(END_OF_HEAD, start, nbytes)
-        end = nbytes if end < 0 else end + len(END_OF_HEAD)
+        end = nbytes if end < 0 else end + _LAST
         fresh = bytes(self._runtime.view[start:end])
         try:
             self._parser.feed_data(fresh)
@@ -290,11 +295,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._watch()
             return
         stream.replay = b""
-        pieces = self._pieces
-        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        content = b""
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         new_head = None if self._head_sent else self._head
-        if pieces:
-            self._pieces = []
         complete = self._complete
         if complete:
             stream.over = True
