@@ -1,9 +1,10 @@
-# make run      the proxy with a sample backend
-# make test     all checks and tests
-# make lint     ruff, mypy and generated files only
-# make format   format the code
-# make generate write generated files again
-# make clean    remove everything that these made
+# make run       the proxy with a sample backend
+# make test      all checks and tests
+# make lint      ruff, mypy and generated files only
+# make format    format the code
+# make benchmark chp beside other proxies; writes docs/performance.md
+# make generate  write generated files again
+# make clean     remove everything that these made
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,9 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl
+DEBIAN_PACKAGES = python3-venv openssl wrk
+BENCHMARK_PACKAGES = openssl wrk haproxy nginx-light
+BENCHMARK_ARGS ?= --write docs
 
 BIN = $(VENV)/bin
 SOURCES = chp tests setup.py $(wildcard benchmarks docs)
@@ -27,7 +30,7 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 	|| { $$apt update -qq >/dev/null 2>&1; \
 	$$apt install -qq -y --no-install-recommends $(1) >/dev/null </dev/null; }; }
 
-.PHONY: run test lint format generate clean
+.PHONY: run test lint format generate benchmark clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
@@ -49,6 +52,11 @@ format: $(VENV)/.test
 generate: $(VENV)/.run
 	$(BIN)/chp --generate-config -y -f chp_config.py
 	$(BIN)/python docs/make_options.py
+
+benchmark: $(VENV)/.run
+	@dpkg -s $(BENCHMARK_PACKAGES) >/dev/null 2>&1 || { $(call apt_install,$(BENCHMARK_PACKAGES)); } \
+		|| echo "Could not install: $(BENCHMARK_PACKAGES)" >&2
+	$(BIN)/python -m benchmarks --installed $(VENV)/benchmark-peers $(BENCHMARK_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

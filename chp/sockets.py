@@ -18,12 +18,11 @@ _KEEPALIVE = {
 _LEFT = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
-def probe_silent_peer(transport: asyncio.BaseTransport) -> None:
+def probe_silent_peer(sock: socket.socket | None) -> None:
     """Let the kernel find out whether a silent peer is still there.
 
     A tunnel or a long poll may say nothing for days; a host that vanished says nothing for ever.
     """
-    sock = transport.get_extra_info("socket")
     if sock is None or sock.family == socket.AF_UNIX:
         return
     with contextlib.suppress(OSError):

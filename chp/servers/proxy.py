@@ -12,6 +12,7 @@ from tornado.httpserver import HTTPServer
 from chp.config.settings import ProxySettings
 from chp.runtime import Runtime
 from chp.servers.connection import ClientConnection, RequestHandler
+from chp.sockets import probe_silent_peer
 
 _ACCEPTS_AT_ONCE = 100  # then other connections have their turn
 _ACCEPT_PAUSE = 1.0  # seconds, when file descriptors or memory are used up
@@ -106,6 +107,8 @@ class ProxyServer(HTTPServer):
                 self._pause_accepting(listening, error)
                 return
             sock.setblocking(False)
+            # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
+            probe_silent_peer(sock)
             task = self._runtime.loop.create_task(self._serve(sock))
             self._accepting.add(task)
             task.add_done_callback(self._accepting.discard)

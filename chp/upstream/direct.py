@@ -22,6 +22,7 @@ class DirectUpstream(Upstream):
     def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
         self.runtime = runtime
         self.settings = settings
+        # A list may be empty as long as there is a connection to come back to it.
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._connections: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
@@ -40,9 +41,9 @@ class DirectUpstream(Upstream):
             if not complete:
                 receiver.pause_request()
         else:
-            # The server may be closing this connection right now. What can be
-            # sent again is kept until the response begins (RFC 9110, section 9.2.2).
-            if complete and request.idempotent:
+            # The server may be closing this connection right now: what may have to
+            # be sent again is kept until the response begins.
+            if complete:
                 stream.replay = data
             stream.connection = connection
             connection.start(stream, data)
@@ -84,16 +85,19 @@ class DirectUpstream(Upstream):
         if idle and connection in idle:
             idle.remove(connection)
             self.runtime.metrics.upstream_connections_idle -= 1
-            if not idle:
-                del self._idle[connection.origin]
+        if idle is not None and not idle:
+            del self._idle[connection.origin]
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose exchange is complete."""
-        if not self.settings.pool_max_idle:
+        limit = self.settings.pool_max_idle
+        if not limit:
             connection.retire()
             return
-        idle = self._idle.setdefault(connection.origin, [])
-        if len(idle) == self.settings.pool_max_idle:
+        idle = self._idle.get(connection.origin)
+        if idle is None:
+            idle = self._idle[connection.origin] = []
+        elif len(idle) == limit:
             idle.pop(0).retire()
             self.runtime.metrics.upstream_connections_idle -= 1
         idle.append(connection)
@@ -105,8 +109,6 @@ class DirectUpstream(Upstream):
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if not idle:
-                del self._idle[origin]
             self.runtime.metrics.upstream_connections_idle -= 1
             if connection.usable:
                 return connection
@@ -215,16 +217,16 @@ class DirectStream(Stream):
         """The head of the request, and the content that is already there."""
         request = self.request
         self.sent = complete
-        head = b"%b %b HTTP/1.1%b" % (request.method, request.target, request.block)
-        if request.content_length is not None:
-            head += b"\r\nContent-Length: %d" % request.content_length
-        elif request.chunked:
-            head += b"\r\nTransfer-Encoding: chunked"
+        more = END_OF_HEAD
         if request.upgrade:
-            head += b"\r\nConnection: Upgrade\r\nUpgrade: " + request.upgrade
+            more = b"\r\nConnection: Upgrade\r\nUpgrade: " + request.upgrade + more
+        if request.content_length is not None:
+            more = b"\r\nContent-Length: %d" % request.content_length + more
+        elif request.chunked:
+            more = b"\r\nTransfer-Encoding: chunked" + more
         if content or request.chunked:
-            return head + END_OF_HEAD + self._framed(content, complete)
-        return head + END_OF_HEAD
+            more += self._framed(content, complete)
+        return b"%b %b HTTP/1.1%b%b" % (request.method, request.target, request.block, more)
 
     def connect(self, data: bytes) -> None:
         self._pending.append(data)
@@ -247,7 +249,7 @@ class DirectStream(Stream):
     def lost(self, error: UpstreamError, *, untouched: bool) -> None:
         """The connection ended before the response; ``untouched``: it was reused, and not a byte came."""
         self.connection = None
-        if untouched and self.replay:
+        if untouched and self.replay and self.request.idempotent:  # RFC 9110, section 9.2.2
             self._upstream.runtime.metrics.upstream_retries += 1
             data, self.replay = self.replay, b""
             self.connect(data)

@@ -19,6 +19,8 @@ from chp.sockets import probe_silent_peer
 if TYPE_CHECKING:
     from chp.upstream.direct import DirectStream, DirectUpstream
 
+_LAST = len(END_OF_HEAD)
+
 
 class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection to an origin. It carries one exchange at a time."""
@@ -37,6 +39,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         "_pieces",
         "_reading_paused",
         "_received",
+        "_remaining",
         "_reusable",
         "_reused",
         "_runtime",
@@ -79,6 +82,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._pieces: list[bytes] = []  # content, not yet passed on
         self._complete = False
         self._excess = False  # bytes came that belong to no exchange
+        self._remaining = 0  # bytes to come of content that llhttp does not see
         self._overhead = 0  # bytes since the last content: heads, chunk extensions, trailers
 
     # -- for streams -------------------------------------------------------
@@ -91,7 +95,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Begin an exchange by writing the first bytes of its request."""
         self._stream = stream
         self.deadline = NEVER
-        self.write(data)
+        self._metrics.upstream_bytes_sent += len(data)
+        self._transport.write(data)
+        if self._timeout is not None:
+            self._watch()
 
     def write(self, data: bytes) -> None:
         if data:
@@ -132,7 +139,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        probe_silent_peer(transport)
+        probe_silent_peer(transport.get_extra_info("socket"))
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -200,10 +207,12 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             if self._switching:
                 self._switch_protocols(bytes(self._runtime.view[start:nbytes]))
                 return
+            if self._remaining:
+                start = self._take_content(start, nbytes)
             if start < nbytes:
                 self._parser.feed_data(self._runtime.view[start:nbytes])
         except (httptools.HttpParserError, ValueError) as error:
-            if self._head is None or not self._complete:  # llhttp takes some heads for complete messages
+            if not self._complete or self._head is None:  # llhttp takes some heads for whole messages
                 self._fail("invalid_response", f"invalid response: {error}")
                 return
             self._excess = True
@@ -226,22 +235,40 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             offset = start - len(known)
         else:
             found, offset = self._runtime.buffer.find(END_OF_HEAD, start, nbytes), 0
-        end = nbytes if found < 0 else found + offset + len(END_OF_HEAD)
+        end = nbytes if found < 0 else found + offset + _LAST
         fresh = bytes(self._runtime.view[start:end])
-        self._partial = known + fresh
         try:
             self._parser.feed_data(fresh)
         except httptools.HttpParserUpgrade:
             self._switching = True
         if self._head_complete:
-            self._read_head(self._partial)
+            self._partial = b""
+            self._read_head(known + fresh, nbytes - end)
+        else:
+            self._partial = known + fresh
         return end
 
-    def _read_head(self, raw: bytes) -> None:
+    def _take_content(self, start: int, nbytes: int) -> int:
+        """Take long content of a known length out of the buffer; return where it ends.
+
+        Nothing in it is to be parsed: llhttp would only copy it as well, and call back for each read.
+        The next response needs a new parser then, which costs more (0.5 µs) than content that came
+        with its head.
+        """
+        end = min(nbytes, start + self._remaining)
+        if end > start:
+            self._pieces.append(bytes(self._runtime.view[start:end]))
+            self._remaining -= end - start
+            if not self._remaining:
+                self._complete = True
+                self._parser = httptools.HttpResponseParser(self)
+        return end
+
+    def _read_head(self, raw: bytes, follows: int) -> None:
+        """Read a complete head. ``follows`` is how many bytes came behind it."""
         if len(raw) > self._settings.max_head_size:
             raise ValueError("head too large")
         head = ResponseHead.parse(raw)
-        self._partial = b""
         if head.status == 101 and not self._switching:
             raise ValueError("101 that nobody asked for")
         if head.status < 200 and head.status != 101:
@@ -258,6 +285,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._stream is not None and self._stream.request.method == b"HEAD":
             # RFC 9110, section 9.3.2: no content follows, which llhttp can't know.
             self._complete = True
+        elif not self._complete and head.content_length is not None and head.content_length > follows:
+            self._remaining = head.content_length
 
     def _deliver(self) -> None:
         stream = self._stream
@@ -273,11 +302,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._watch()
             return
         stream.replay = b""
-        pieces = self._pieces
-        content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        content = b""
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         new_head = None if self._head_sent else self._head
-        if pieces:
-            self._pieces = []
         complete = self._complete
         if complete:
             stream.over = True

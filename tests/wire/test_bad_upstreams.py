@@ -190,3 +190,44 @@ async def test_a_line_end_too_many_behind_a_response_is_no_response() -> None:
         for _ in range(3):
             message = await chp.get()
             assert (message.status, message.content) == (200, b"ok")
+
+
+@pytest.mark.expect_log("503 GET / invalid response")
+async def test_a_bad_reason_is_a_503_without_waiting_for_more() -> None:
+    async def answer(peer: Peer) -> None:
+        await peer.receive_head()
+        await peer.send(b"HTTP/1.1 200 O\x01K\r\nContent-Length: 0\r\n\r\n")
+        await hang(peer)
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        assert (await chp.get()).status == 503
+
+
+LONG_HEAD = HEAD + b"Content-Length: 300000\r\n\r\n"
+
+
+@pytest.mark.parametrize(("behind", "connections"), [(b"", 1), (b"x", 3), (b"HTTP/1.1 200 OK\r\n", 3)])
+async def test_what_comes_behind_long_content(behind: bytes, connections: int) -> None:
+    async def answer(peer: Peer) -> None:
+        while True:
+            await peer.receive_head()
+            await peer.send(LONG_HEAD + b"x" * 300_000 + behind)
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        for _ in range(3):
+            message = await chp.get()
+            assert (message.status, message.content) == (200, b"x" * 300_000)
+        assert server.connections == connections
+
+
+@pytest.mark.expect_log("Response to GET / cut")
+async def test_long_content_that_breaks_off_is_not_completed() -> None:
+    async def answer(peer: Peer) -> None:
+        await peer.receive_head()
+        await peer.send(LONG_HEAD + b"x" * 299_999)
+        await peer.close()
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        peer = await chp.connect()
+        await peer.send(GET)
+        await broken_off(peer)

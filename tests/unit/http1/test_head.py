@@ -250,3 +250,62 @@ def test_response_content(lines: list[bytes], length: int | None, chunked: bool,
 def test_other_transfer_codings_of_a_response_are_refused(lines: list[bytes]) -> None:
     with pytest.raises(ValueError, match="Transfer-Encoding"):
         response(*lines)
+
+
+REPEATED = b"GET /x HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"
+
+
+def test_a_repeated_head_means_the_same() -> None:
+    head = RequestHead(REPEATED)
+    head.forwarded_block = b"made by the handler"
+    for target in (b"/y?z", b"/", b"/x"):
+        head = head.repeat(REPEATED.replace(b"/x", target))
+        assert head is not None
+        alike = RequestHead(REPEATED.replace(b"/x", target))
+        alike.forwarded_block = b"made by the handler"
+        for name in RequestHead.__slots__:
+            assert getattr(head, name) == getattr(alike, name), name
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        REPEATED.replace(b"GET", b"PUT"),
+        REPEATED.replace(b"GET", b"get"),
+        REPEATED.replace(b"GET", b" GET"),
+        REPEATED.replace(b"Accept", b"accept"),
+        REPEATED.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REPEATED[:-2],
+        REPEATED + REPEATED,
+        b"\r\n" + REPEATED,
+        REPEATED.replace(b"/x", b""),
+        REPEATED.replace(b"GET /x ", b"GET "),
+        REPEATED.replace(b"/x", b"x"),
+        REPEATED.replace(b"/x", b"*"),
+        REPEATED.replace(b"/x", b"http://other/x"),
+        *(REPEATED.replace(b"/x", b"/x" + byte) for byte in (b" ", b"\t", b"\0", b"\x7f", b"\xe9", b"\n")),
+        REPEATED.replace(b"/x", b"/x HTTP/1.1\r\nHost: other\r\n\r\nGET /y"),
+    ],
+)
+def test_anything_else_is_no_repeated_head(raw: bytes) -> None:
+    assert RequestHead(REPEATED).repeat(raw) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: close",
+        b"Connection: Upgrade\r\nUpgrade: x",
+        b"Content-Length: 1",
+        b"Transfer-Encoding: chunked",
+    ],
+)
+def test_what_changes_a_connection_is_not_repeated(line: bytes) -> None:
+    raw = REPEATED.replace(b"Accept: */*", line)
+    assert RequestHead(raw).repeat(raw) is None
+
+
+def test_a_head_whose_host_was_replaced_is_not_repeated() -> None:
+    head = RequestHead(REPEATED)
+    head.replace_host(b"other")
+    assert head.repeat(REPEATED) is None

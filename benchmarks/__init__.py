@@ -1,0 +1,1 @@
+"""chp beside other proxies, on the same backend, in one run: see README.md."""
