@@ -64,7 +64,7 @@ async def _run_one(
                     workload.name, stage.peer.name, load, meter.cpu, stage.process.memory()
                 )
                 measured[stage.peer.name].append(result)
-    return [report.middle(several) for several in measured.values()]
+    return [report.joined(several) for several in measured.values()]
 
 
 async def _measure(workload: Workload, stage: Stage, seconds: float) -> Result:
@@ -105,7 +105,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_names(all_workloads), default=all_workloads, metavar="NAME,NAME")
     parser.add_argument("--peers", type=_names(all_peers), default=all_peers, metavar="NAME,NAME")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a round (default: %(default)g)")
-    parser.add_argument("--rounds", type=int, default=3, help="the middle one counts (default: %(default)d)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each workload (default: %(default)d)")
     parser.add_argument("--installed", type=Path, metavar="FOLDER", help="keep peers from npm and PyPI here")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write performance.md, .json and .svg")
     parser.epilog = f"Workloads: {', '.join(all_workloads)}. Peers: {', '.join(all_peers)}."

@@ -30,16 +30,16 @@ _REASONS = (
     (
         _cpu("small", "10k", "https-small", "tls-small"),
         (
-            "Parsing heads, choosing a route and framing are done in Python here: about half of a small request."
-            " The rest is mostly the kernel's work, which is the same for all."
+            "Parsing heads, choosing a route and framing are done in Python here: about half of a small"
+            " request. The rest is mostly the kernel's work, which is the same for all."
         ),
     ),
     (
         _cpu("connect", "tls-connect"),
         (
             "A connection is more work than a request: socket, transport, protocol and task are objects of"
-            " Python and of the event loop. TLS runs on OpenSSL, but through Python's `ssl`. Browsers and the Hub"
-            " keep their connections."
+            " Python and of the event loop. TLS runs on OpenSSL, but through Python's `ssl`. Browsers and the"
+            " Hub keep their connections."
         ),
     ),
     (
@@ -62,23 +62,25 @@ _START = """\
 
 <!-- Written by `make benchmark`. Do not edit. -->
 
-What a proxy costs is the CPU time that it takes from the programs behind it. Here is what `chp` and others took
-for the same work, in front of the same backend, in one run on {date}. Load generator, backend and proxy share
-the machine's cores, so rates and latencies are those of all three; CPU time is the figure to trust, and ratios more
-than microseconds.
+What a proxy costs is the CPU time that it takes from the programs behind it. Here is what `chp` and others
+took for the same work, in front of the same backend, in one run on {date}. Load generator, backend and proxy
+share the machine's cores, so rates and latencies are those of all three; CPU time is the figure to trust, and
+ratios more than microseconds.
 
 ![CPU time for each operation, configurable-http-proxy on Node being 100 %](performance.svg)
 
 - Machine: {cores} cores, {processor}, {system}.
 - {versions}.
-- `chp` runs on Python {python}. It is measured on uvloop with the direct upstream, on asyncio, and with the curl
-  upstream.
-- Each proxy has one core's worth of threads (Traefik `GOMAXPROCS=1`, HAProxy `nbthread 1`, nginx one process),
-  keeps connections to the backend, adds the X-Forwarded fields and writes no access log. Certificates have P-256
-  keys.
-- CPU time is that of the proxy's processes, user and system. Each figure is the middle of {rounds} rounds of
-  {seconds:g} s; in each round the proxies take turns. wrk makes the load for HTTP, clients on uvloop the rest, over 32
-  connections (event streams: 20, with an event every 5 ms). An answer that is wrong ends the benchmark.
+- `chp` runs on Python {python}. It is measured on uvloop with the direct upstream, on asyncio, and with
+  the curl upstream.
+- Each proxy has one core's worth of threads (Traefik `GOMAXPROCS=1`, HAProxy `nbthread 1`, nginx one
+  process), keeps connections to the backend, adds the X-Forwarded fields and writes no access log. Certificates have
+  P-256 keys.
+- CPU time is that of the proxy's processes, user and system. The proxies take turns in {rounds} rounds of
+  {seconds:g} s. The least CPU time of these counts, because a disturbance only adds to it, and the middle
+  of everything else.
+- wrk makes the load for HTTP, clients on uvloop the rest, over 32 connections (event streams: 20, with an event
+  every 5 ms). An answer that is wrong ends the benchmark.
 
 `make benchmark` measures again and writes this page. The code is in `benchmarks/`.
 """
@@ -111,8 +113,8 @@ def text(report: Report) -> str:
         _table(report, peers, _CPU, lambda result: f"{result.rate:,.0f}" if result.rate else ""),
         "## Latency in milliseconds, median and 99th percentile\n",
         (
-            "Under full load, so most of it is waiting for a turn. For event streams it is the age of an event"
-            " when the client reads it.\n"
+            "Under full load, so most of it is waiting for a turn. For event streams it is the age of an"
+            " event when the client reads it.\n"
         ),
         _table(report, peers, _CPU, _latency),
         "## Memory, start and idle connections\n",

@@ -17,7 +17,7 @@ from benchmarks.stage import Stage, Theatre
 
 UPLOAD = 1024 * 1024  # bytes
 IDLE_WEBSOCKETS = 2000
-STARTS = 3
+STARTS = 5
 
 Measure = Callable[[Stage, float, Meter], Awaitable[Load]]
 

@@ -25,7 +25,7 @@ from chp.http1.request_target import decode_path, parse_request_target
 from chp.metrics import Metrics
 from chp.routing.table import RouteTable, printable
 
-ROUTES_PER_WRITE = 500  # of a long table: a few milliseconds of work, then others have their turn
+ROUTES_PER_WRITE = 100  # of a long table: less than a millisecond of work, then others have their turn
 BODY_TIMEOUT = 60.0  # seconds for the body of a request
 REFUSED_BODY_TIMEOUT = 5.0  # the same, when the answer has been sent already
 MAX_LENGTH_DIGITS = 15  # of Content-Length: a petabyte
