@@ -11,7 +11,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl
+DEBIAN_PACKAGES = python3-venv openssl chromium chromium-driver
 
 BIN = $(VENV)/bin
 SOURCES = chp tests setup.py $(wildcard benchmarks docs)
@@ -51,7 +51,7 @@ generate: $(VENV)/.run
 	$(BIN)/python docs/make_options.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) artifacts build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find chp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A venv without pip is what Debian leaves when python3-venv is missing.
