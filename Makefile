@@ -11,7 +11,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl chromium chromium-driver
+DEBIAN_PACKAGES = python3-venv openssl chromium chromium-driver systemd
 
 BIN = $(VENV)/bin
 SOURCES = chp tests setup.py $(wildcard benchmarks docs)
@@ -46,7 +46,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-generate: $(VENV)/.run
+generate: $(VENV)/.test
 	$(BIN)/chp --generate-config -y -f chp_config.py
 	$(BIN)/python docs/make_options.py
 
