@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.commands import PATIENCE, fetch, running
-from support.examples import PROGRAMS, example, examples, here
+from support.examples import PROGRAMS, ROOT, example, examples, here
 from support.hub import Hub, free_port, hub_api
 
 PAGE = "docs/jupyterhub.md"
@@ -34,6 +34,10 @@ pytestmark = pytest.mark.timeout(seconds=120)
 def test_every_configuration_of_the_page_is_tried() -> None:
     words = (COMPLETE, COMMAND, OPTIONS, HTTPS, INTERNAL_SSL, SUBDOMAINS, SOCKETS, CULLER, *SERVICES)
     assert [block for block in examples(PAGE, "python") if not any(word in block for word in words)] == []
+
+
+def test_readme_begins_with_the_same_configuration() -> None:
+    assert f"<<'END'\n{example(COMPLETE, PAGE)}END\n" in (ROOT / "README.md").read_text()
 
 
 @contextmanager
