@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import shlex
@@ -13,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from support.commands import PATIENCE, TOKEN, Server, fetch, running
 from support.examples import ROOT, example, here
 from support.hub import Hub, free_port
 from support.wire import backend
 
-from chp.api_client import ApiClient
 from chp.notify import NotifyListener
 
 UNITS = ROOT / "share" / "systemd"
@@ -43,7 +42,6 @@ class Service(Server):
 
     def __init__(self, unit: str, directory: Path, **ports: Any) -> None:
         command = here(exec_start(unit), directory, **ports)
-        self.api_url = "http+unix://" + str(directory / "run/chp/api.sock").replace("/", "%2F")
         (directory / "run" / "chp").mkdir(parents=True, exist_ok=True)
         self.listener = NotifyListener(str(directory / "notify.sock"))
         super().__init__(
@@ -112,8 +110,13 @@ async def test_proxy_of_the_unit_is_ready_and_serves(tmp_path: Path) -> None:
     async with backend() as it:
         with running(Service(unit("chp"), tmp_path, port_8000=port)) as service:
             await service.ready()
-            body = json.dumps({"target": it.url})
-            await ApiClient().fetch(f"{service.api_url}/api/routes/", method="POST", token=TOKEN, body=body)
+            connector = aiohttp.UnixConnector(str(tmp_path / "run" / "chp" / "api.sock"))
+            fields = {"Authorization": f"token {TOKEN}"}
+            async with (
+                aiohttp.ClientSession(connector=connector, headers=fields) as session,
+                session.post("http://api/api/routes", json={"target": it.url}) as response,
+            ):
+                assert response.status == 201
             assert (await fetch(f"http://127.0.0.1:{port}/x")).code == 200
             assert service.stop() == 0
             assert not (tmp_path / "run" / "chp" / "api.sock").exists()
