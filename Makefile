@@ -12,7 +12,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl wrk
+DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd
 BENCHMARK_PACKAGES = openssl wrk haproxy nginx-light
 BENCHMARK_ARGS ?= --write docs
 
@@ -49,7 +49,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-generate: $(VENV)/.run
+generate: $(VENV)/.test
 	$(BIN)/chp --generate-config -y -f chp_config.py
 	$(BIN)/python docs/make_options.py
 
@@ -59,7 +59,7 @@ benchmark: $(VENV)/.run
 	$(BIN)/python -m benchmarks --installed $(VENV)/benchmark-peers $(BENCHMARK_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) artifacts build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find chp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A venv without pip is what Debian leaves when python3-venv is missing.

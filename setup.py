@@ -9,5 +9,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["chp", "chp.*"]), "chp.share"],
     package_dir={"chp.share": "share"},
-    package_data={"chp": ["py.typed"], "chp.share": ["chp-errors/*.html"]},
+    package_data={
+        "chp": ["py.typed"],
+        "chp.share": ["chp-errors/*.html", "systemd/*.service", "docker/Dockerfile"],
+    },
 )

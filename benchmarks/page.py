@@ -74,13 +74,13 @@ ratios more than microseconds.
 - `chp` runs on Python {python}. It is measured on uvloop with the direct upstream, on asyncio, and with
   the curl upstream.
 - Each proxy has one core's worth of threads (Traefik `GOMAXPROCS=1`, HAProxy `nbthread 1`, nginx one
-  process), keeps connections to the backend, adds the X-Forwarded fields and writes no access log. Certificates have
-  P-256 keys.
+  process), keeps connections to the backend, adds the X-Forwarded fields and writes no access log.
+  Certificates have P-256 keys.
 - CPU time is that of the proxy's processes, user and system. The proxies take turns in {rounds} rounds of
-  {seconds:g} s. The least CPU time of these counts, because a disturbance only adds to it, and the middle
-  of everything else.
-- wrk makes the load for HTTP, clients on uvloop the rest, over 32 connections (event streams: 20, with an event
-  every 5 ms). An answer that is wrong ends the benchmark.
+  {seconds:g} s. The least CPU time of these counts, because a disturbance only adds to it, and
+  the middle of everything else.
+- wrk makes the load for HTTP, clients on uvloop the rest, over 32 connections (event streams: 20, with an
+  event every 5 ms). An answer that is wrong ends the benchmark.
 
 `make benchmark` measures again and writes this page. The code is in `benchmarks/`.
 """

@@ -1,4 +1,4 @@
-"""Write docs/options.md and the table of options in README.md, from the options themselves.
+"""Write docs/options.md and the tables of options in README.md and docs/jupyterhub.md, from the help texts.
 
 python docs/make_options.py           write them
 python docs/make_options.py --check   exit status 1 if they are not up to date
@@ -16,11 +16,13 @@ from traitlets import HasTraits, TraitType
 
 from chp.config.cli import help_lines
 from chp.config.options import GROUPS
+from chp.jupyterhub import CHPProxy
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = ROOT / "docs" / "options.md"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- options: written by docs/make_options.py -->\n", "<!-- end of options -->"
+HUB = ROOT / "docs" / "jupyterhub.md"
+BEGIN, END = "<!-- {}: written by docs/make_options.py -->\n", "<!-- end of {} -->"
 
 INTRODUCTION = """\
 # Options
@@ -49,10 +51,18 @@ class Option(NamedTuple):
         return textwrap.dedent(self.trait.help).strip()
 
     @property
+    def text(self) -> str:
+        """All of the help, with its default unless that is obvious, on one line."""
+        return self._with_default(" ".join(self.help.split()).replace("``", "`"))
+
+    @property
     def summary(self) -> str:
         text = " ".join(self.help.partition("\n\n")[0].split()).replace("``", "`")
         if self.spelling.startswith("--no-"):  # as --help does
             return f"Switch this off: {text}"
+        return self._with_default(text)
+
+    def _with_default(self, text: str) -> str:
         default = self.trait.default_value_repr().strip("'")
         # The text has the default of the API's port; nothing and False need no words.
         plain = self.name == "api_port" or default in ("", "None", "False", "[]")
@@ -98,17 +108,32 @@ def table() -> str:
     return "\n".join([*lines, "", ""])
 
 
-def with_table(readme: str) -> str:
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def proxy_class() -> str:
+    """Return the options of JupyterHub's proxy class that are its own, for docs/jupyterhub.md."""
+    traits = CHPProxy.class_own_traits(config=True)
+    lines = ["", "| `c.CHPProxy...` | |", "|---|---|"]
+    for name in (name for name in vars(CHPProxy) if name in traits):
+        option = Option(name, "", traits[name])
+        lines.append(f"| `{name}` | {option.text} |")
+    return "\n".join([*lines, "", ""])
+
+
+def filled(path: Path, name: str, content: str) -> str:
+    """Return the text of a file with the content in its place."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN.format(name))
+    _, end, after = rest.partition(END.format(name))
     if not (begin and end):
-        raise ValueError("README.md has no place for the options")
-    return before + begin + table() + end + after
+        raise ValueError(f"{path.name} has no place for {name}")
+    return before + begin + content + end + after
 
 
 def wanted() -> dict[Path, str]:
     """Return what the files have to contain."""
-    return {OPTIONS: reference(), README: with_table(README.read_text(encoding="utf-8"))}
+    return {
+        OPTIONS: reference(),
+        README: filled(README, "options", table()),
+        HUB: filled(HUB, "CHPProxy", proxy_class()),
+    }
 
 
 def main() -> None:

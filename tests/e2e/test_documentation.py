@@ -10,22 +10,15 @@ from pathlib import Path
 
 import pytest
 from support.commands import PATIENCE, TOKEN, Proxy, fetch, running
+from support.examples import ROOT, example
 from support.wire import backend
 
-ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     *(ROOT / "docs").glob("*.md"),
 ]
-
-
-def example(word: str) -> str:
-    """Return the Python example of README.md in which a word stands."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = [block for block in blocks if word in block]
-    return str(found)
 
 
 def test_generated_pages_are_up_to_date() -> None:

@@ -79,7 +79,7 @@ class Hub(Server):
     ) -> None:
         """``proxy``: "class" for ``proxy_class = "chp"``, "command" for what JupyterHub does by default.
 
-        ``config`` is added to the configuration.
+        ``config`` is added to the configuration; with "config" it alone says what the proxy is.
         """
         self.url = bind_url or f"http://127.0.0.1:{free_port()}"
         self.hub_port = free_port()
@@ -88,7 +88,10 @@ class Hub(Server):
         text = CONFIG.format(
             bind_url=self.url, hub_port=self.hub_port, directory=str(directory), token=API_TOKEN
         )
-        text += WITH_CLASS if proxy == "class" else WITH_COMMAND.format(api_port=free_port())
+        if proxy == "class":
+            text += WITH_CLASS
+        elif proxy == "command":
+            text += WITH_COMMAND.format(api_port=free_port())
         (directory / "home").mkdir(exist_ok=True)
         (directory / "tmp").mkdir(exist_ok=True)
         (directory / "jupyterhub_config.py").write_text(text + config)
