@@ -21,9 +21,9 @@ DOCUMENTS = [
 ]
 
 
-def example(word: str) -> str:
-    """Return the Python example of README.md in which a word stands."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+def example(word: str, document: str = "README.md") -> str:
+    """Return the Python example of a document in which a word stands."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
     (found,) = [block for block in blocks if word in block]
     return str(found)
 
@@ -41,7 +41,7 @@ def test_links_between_files_lead_somewhere(document: Path) -> None:
 
 
 async def test_storage_backend_keeps_routes_and_their_activity(tmp_path: Path) -> None:
-    (tmp_path / "json_store.py").write_text(example("class JsonStore"))
+    (tmp_path / "json_store.py").write_text(example("class JsonStore", "docs/storage.md"))
     config = tmp_path / "chp_config.py"
     config.write_text(
         'c.ConfigurableProxy.storage_backend = "json_store.JsonStore"\nc.JsonStore.path = "kept.json"\n'
