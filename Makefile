@@ -11,7 +11,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl
+DEBIAN_PACKAGES = python3-venv openssl redis-server postgresql
 
 BIN = $(VENV)/bin
 SOURCES = chp tests setup.py $(wildcard benchmarks docs)
