@@ -68,7 +68,7 @@ class RequestHead:
     upgrade: bytes  # protocols that the client would switch to, comma-separated
     keep_alive: bool
     forwarded: dict[bytes, bytes]  # X-Forwarded-*, by name in lower case
-    forwarded_block: bytes | None  # for the handler: what it made of the fields
+    forwarded_block: tuple[object, bytes] | None  # for the handler: what it made of the fields, and by what
     version_and_fields: bytes  # as received: what all but method and target follow from
 
     def __init__(self, raw: bytes, last: RequestHead | None = None) -> None:
