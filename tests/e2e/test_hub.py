@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,8 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from support.commands import PATIENCE, fetch, running
-from support.hub import Browser, Hub, browser, fetch_json, free_port, hub_api, is_running
+from support.hub import HUB_5, Browser, Hub, browser, fetch_json, free_port, hub_api, is_running
+from support.wire import until
 
 pytestmark = pytest.mark.timeout(seconds=120)  # a single-user server alone takes some to start
 
@@ -54,13 +56,6 @@ def hub(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     with running(Hub(directory, request.param, config=service(directory))) as server:
         yield server
         assert server.stop() == 0
-
-
-async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
-    gives_up = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < gives_up, "the condition was not met in time"
-        await asyncio.sleep(0.02)
 
 
 async def test_a_day_at_work(hub: Hub) -> None:
@@ -350,8 +345,6 @@ def test_the_hub_says_why_the_proxy_does_not_start(tmp_path: Path, config: str, 
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with running(Hub(tmp_path, "class", bind_url=url, wait=False)) as hub:
@@ -380,12 +373,11 @@ c.CHPProxy.extra_args = ["--metrics-port", "{metrics}"]
 
 
 async def test_jupyterhub_5_has_the_same_class(tmp_path: Path) -> None:
-    python = Path(sys.prefix) / "hub5" / "bin" / "python"  # made by the Makefile
-    with running(Hub(tmp_path, "class", python=str(python))) as hub:
+    with running(Hub(tmp_path, "class", python=HUB_5)) as hub:
         async with aiohttp.ClientSession() as session, session.get(f"{hub.url}/hub/login") as response:
             assert response.headers["X-JupyterHub-Version"].startswith("5.")
         os.kill(hub.proxy_pid, signal.SIGKILL)
-        await until(lambda: hub.logged("New proxy back up"))
+        await until(lambda: hub.logged("New proxy back up"), PATIENCE)
         assert (await hub_api(hub, "GET", "/proxy")).keys() == {"/"}
         assert hub.stop() == 0
         assert hub.own_processes() == []

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.hub import HUB_5
 
 TESTS = ("jupyterhub.tests.test_proxy", "jupyterhub.tests.test_internal_ssl_connections")
 # Of JupyterHub's pyproject.toml, which is not installed.
@@ -18,15 +19,13 @@ asyncio_mode = auto
 asyncio_default_fixture_loop_scope = module
 asyncio_default_test_loop_scope = module
 """
-# Made by the Makefile, with JupyterHub 5 in it.
-HUB_5 = Path(sys.prefix) / "hub5" / "bin" / "python"
 SUPPORT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("proxy", ["class", "command"])
 @pytest.mark.parametrize(
     ("python", "tests"),
-    [(sys.executable, (*TESTS, "jupyterhub.tests.test_unix_socket")), (str(HUB_5), TESTS)],
+    [(sys.executable, (*TESTS, "jupyterhub.tests.test_unix_socket")), (HUB_5, TESTS)],
     ids=["6", "5"],
 )
 def test_jupyterhubs_tests_pass(tmp_path: Path, python: str, tests: tuple[str, ...], proxy: str) -> None:

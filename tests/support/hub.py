@@ -20,6 +20,8 @@ from support.jupyter import execute_request
 
 # Seconds for a single-user server: several of them share two cores.
 SPAWN_PATIENCE = 60.0
+# A Python with JupyterHub 5, made by the Makefile.
+HUB_5 = str(Path(sys.prefix) / "hub5" / "bin" / "python")
 API_TOKEN = "token-of-the-tests"
 
 CONFIG = """

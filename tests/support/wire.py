@@ -26,9 +26,9 @@ END_OF_HEAD = b"\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; fail when it does not in time."""
-    for _ in range(int(PATIENCE / 0.005)):
+async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Wait until a condition holds; fail when it does not within ``patience`` seconds."""
+    for _ in range(int(patience / 0.005)):
         if condition():
             return
         await asyncio.sleep(0.005)
