@@ -109,6 +109,19 @@ c = get_config()  # noqa: F821
 # client used.
 # c.ConfigurableProxy.x_forward = True
 
+# Believe what these proxies in front say of the client, and nobody else; may be given more than once.
+#
+# ``--trusted-proxies 10.0.0.0/8 --trusted-proxies 192.0.2.7``: IP addresses and networks, also
+# with commas between them; ``unix:`` stands for whoever connects to the unix socket, and
+# ``none`` for nobody (there is no proxy in front). From everybody else, ``X-Forwarded-*``,
+# ``Forwarded``, ``X-Real-IP`` and ``X-Scheme`` are dropped, so that no client can pretend to be
+# another. The client's address in the access log is then the
+# last one in ``X-Forwarded-For`` that is not one of these proxies.
+#
+# Without this option everything that clients send is passed on, with the proxy's own values
+# behind it, as in configurable-http-proxy.
+# c.ConfigurableProxy.trusted_proxies = []
+
 # Prepend the path of the target's URL to the path of proxied requests.
 # c.ConfigurableProxy.prepend_path = True
 

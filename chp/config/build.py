@@ -10,7 +10,7 @@ from pathlib import Path
 from chp.config import tls
 from chp.config.listen import Endpoint
 from chp.config.options import Options
-from chp.config.options.forwarding import split_header
+from chp.config.options.forwarding import split_header, trusted_proxies
 from chp.config.options.limits import LimitOptions
 from chp.config.settings import ProxySettings
 from chp.errors import ConfigError
@@ -88,6 +88,7 @@ def proxy_settings(options: Options) -> ProxySettings:
     keep_alive = options.keep_alive_timeout or LimitOptions.keep_alive_timeout.default_value
     return ProxySettings(
         x_forward=options.x_forward,
+        trusted_proxies=trusted_proxies(options.trusted_proxies),
         prepend_path=options.prepend_path,
         include_prefix=options.include_prefix,
         change_origin=options.change_origin,

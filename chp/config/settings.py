@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from chp.http1.trust import TrustedProxies
+
 KIB = 1024
 
 
@@ -29,6 +31,7 @@ class ProxySettings:
 
     # The outgoing request.
     x_forward: bool = True
+    trusted_proxies: TrustedProxies | None = None  # None: what every client says of itself passes
     prepend_path: bool = True
     include_prefix: bool = True
     change_origin: bool = False

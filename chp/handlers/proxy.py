@@ -11,10 +11,10 @@ from typing import Literal
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers.errors import ErrorPages
+from chp.handlers.fields import FieldRules
 from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
 from chp.handlers.websocket import Tunnel, open_tunnel
-from chp.http1.fields import drop_fields, parse_fields, write_fields
-from chp.http1.forwarded import forwarded_fields, received_fields
+from chp.http1.fields import parse_fields, write_fields
 from chp.http1.framing import LAST_CHUNK, chunk, response_has_no_content
 from chp.http1.head import RequestHead, ResponseHead
 from chp.http1.location import REWRITTEN_STATUSES, rewrite_location
@@ -53,8 +53,7 @@ class ProxyHandler(RequestHandler):
         self.error_pages = error_pages
         self.proxy_request = proxy_request
         self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
-        self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
-        self.custom_block = write_fields(settings.custom_fields)
+        self.fields = FieldRules(settings)
         self.tunnels: set[Tunnel] = set()
         self.ending = False
         self._table = table
@@ -304,13 +303,17 @@ class Exchange(ClientExchange, Receiver):
 
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
-        settings, head, target = self._handler.settings, self.head, route.target
-        block = head.forwarded_block
+        handler, head, target = self._handler, self.head, route.target
+        settings, fields = handler.settings, handler.fields
+        made = head.forwarded_block
         if head.host is None or settings.change_origin:
             # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
-            block = self._outgoing_fields(target.host_field)
-        elif block is None:
-            block = head.forwarded_block = self._outgoing_fields(head.host)
+            block = fields.outgoing(head, target.host_field, self._connection)
+        elif made is not None and made[0] is fields:
+            block = made[1]
+        else:
+            block = fields.outgoing(head, head.host, self._connection)
+            head.forwarded_block = (fields, block)
         return UpstreamRequest(
             target.origin,
             head.method,
@@ -325,17 +328,6 @@ class Exchange(ClientExchange, Receiver):
             chunked=head.chunked,
             upgrade=head.upgrade,
         )
-
-    def _outgoing_fields(self, host: bytes) -> bytes:
-        handler, head = self._handler, self.head
-        block = b"\r\nHost: " + host + head.block
-        if handler.settings.x_forward:
-            block += forwarded_fields(head, self._connection.client, self._connection.tls)
-        elif head.forwarded:
-            block += received_fields(head)
-        if handler.custom_names:
-            block = drop_fields(block, handler.custom_names) + handler.custom_block
-        return block
 
     def _response_head(self, head: ResponseHead) -> bytes:
         """Begin the response: decide its framing, and whether the connection stays."""

@@ -7,6 +7,8 @@ import re
 from traitlets import Bool, Callable, Enum, HasTraits, List, TraitError, Unicode, validate
 from traitlets.utils.bunch import Bunch
 
+from chp.http1.trust import TrustedProxies
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 # What the proxy itself says on each of its connections.
@@ -39,6 +41,20 @@ def split_header(line: str) -> tuple[str, str]:
     return name, value.strip()
 
 
+def trusted_proxies(entries: list[str]) -> TrustedProxies | None:
+    """Return whose word counts, None for everybody's. Raises ``TraitError``.
+
+    An entry may be several, with commas between them, as the command line has them.
+    """
+    parts = [part.strip() for entry in entries for part in entry.split(",")]
+    if not parts:
+        return None
+    try:
+        return TrustedProxies(parts)
+    except ValueError as error:
+        raise TraitError(f"trusted_proxies: {error}; a network is written as 10.0.0.0/8") from None
+
+
 class ForwardingOptions(HasTraits):
     """Forwarded requests and responses"""
 
@@ -62,6 +78,29 @@ class ForwardingOptions(HasTraits):
         client used.
         """,
     ).tag(config=True)
+
+    trusted_proxies = List(
+        Unicode(),
+        help="""
+        Believe what these proxies in front say of the client, and nobody else; may be given more than once.
+
+        ``--trusted-proxies 10.0.0.0/8 --trusted-proxies 192.0.2.7``: IP addresses and networks, also
+        with commas between them; ``unix:`` stands for whoever connects to the unix socket, and
+        ``none`` for nobody (there is no proxy in front). From everybody else, ``X-Forwarded-*``,
+        ``Forwarded``, ``X-Real-IP`` and ``X-Scheme`` are dropped, so that no client can pretend to be
+        another. The client's address in the access log is then the
+        last one in ``X-Forwarded-For`` that is not one of these proxies.
+
+        Without this option everything that clients send is passed on, with the proxy's own values
+        behind it, as in configurable-http-proxy.
+        """,
+    ).tag(config=True, metavar="CIDR")
+
+    @validate("trusted_proxies")
+    def _check_trusted_proxies(self, proposal: Bunch) -> list[str]:
+        entries: list[str] = proposal.value
+        trusted_proxies(entries)
+        return entries
 
     prepend_path = Bool(
         True,
