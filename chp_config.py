@@ -146,6 +146,25 @@ c = get_config()  # noqa: F821
 # header of the client; of several with the same name the last one is sent.
 # c.ConfigurableProxy.custom_header = []
 
+# Leave this header out of proxied requests; may be given more than once.
+#
+# It is left out also where the proxy would add it itself, as with ``X-Forwarded-Host``.
+# What ``--custom-header`` says is sent.
+# c.ConfigurableProxy.remove_request_header = []
+
+# Add a header to responses; may be given more than once.
+#
+# ``--custom-response-header 'Strict-Transport-Security: max-age=31536000'``. It replaces
+# the same header of the target; of several with the same name the last one is sent. Error
+# pages, and all else that the proxy answers itself, have it too; redirects of
+# ``--redirect-port`` do not.
+# c.ConfigurableProxy.custom_response_header = []
+
+# Leave this header out of responses, for example ``Server``; may be given more than once.
+#
+# What ``--custom-response-header`` says is sent.
+# c.ConfigurableProxy.remove_response_header = []
+
 # A function that may change each outgoing request before it is sent.
 #
 # For a configuration file only. It is called with the head of the request for the

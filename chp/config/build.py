@@ -14,6 +14,7 @@ from chp.config.options.forwarding import split_header, trusted_proxies
 from chp.config.options.limits import LimitOptions
 from chp.config.settings import ProxySettings
 from chp.errors import ConfigError
+from chp.http1.fields import Field
 
 
 def check_combinations(options: Options, given: Collection[str]) -> None:
@@ -73,8 +74,6 @@ def api_tls(options: Options) -> ssl.SSLContext | None:
 
 def proxy_settings(options: Options) -> ProxySettings:
     """Return what the data plane reads: seconds, bytes. Raises :class:`ConfigError`."""
-    # Of several with one name the last one is sent.
-    fields = {name.lower(): (name, value) for name, value in map(split_header, options.custom_header)}
     client_tls = (
         tls.Files(
             "--client-ssl",
@@ -92,8 +91,11 @@ def proxy_settings(options: Options) -> ProxySettings:
         prepend_path=options.prepend_path,
         include_prefix=options.include_prefix,
         change_origin=options.change_origin,
-        custom_fields=tuple((name.encode(), value.encode()) for name, value in fields.values()),
+        custom_fields=_fields(options.custom_header),
+        removed_from_requests=tuple(name.encode() for name in options.remove_request_header),
         host_routing=options.host_routing,
+        response_fields=_fields(options.custom_response_header),
+        removed_from_responses=tuple(name.encode() for name in options.remove_response_header),
         auto_rewrite=options.auto_rewrite,
         protocol_rewrite=options.protocol_rewrite,
         client_timeout=options.timeout / 1000 or None,
@@ -125,6 +127,12 @@ def error_pages(options: Options) -> str:
 
 def has_error_pages(options: Options) -> bool:
     return os.path.isdir(error_pages(options))
+
+
+def _fields(lines: list[str]) -> tuple[Field, ...]:
+    """Return the fields that these lines set: of several with one name the last one."""
+    fields = {name.lower(): (name.encode(), value.encode()) for name, value in map(split_header, lines)}
+    return tuple(fields.values())
 
 
 def _tls_policy(options: Options) -> tls.Policy:

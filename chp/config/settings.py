@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from chp.http1.fields import Field
 from chp.http1.trust import TrustedProxies
 
 KIB = 1024
@@ -35,8 +36,13 @@ class ProxySettings:
     prepend_path: bool = True
     include_prefix: bool = True
     change_origin: bool = False
-    custom_fields: tuple[tuple[bytes, bytes], ...] = ()
+    custom_fields: tuple[Field, ...] = ()
+    removed_from_requests: tuple[bytes, ...] = ()  # names of fields
     host_routing: bool = False
+
+    # The response.
+    response_fields: tuple[Field, ...] = ()
+    removed_from_responses: tuple[bytes, ...] = ()
 
     # Location of redirects.
     auto_rewrite: bool = False

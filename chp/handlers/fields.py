@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chp.config.settings import ProxySettings
-from chp.http1.fields import FieldRemover, write_fields
+from chp.http1.fields import Field, FieldRemover, write_fields
 from chp.http1.forwarded import forwarded_fields, received_fields
 from chp.http1.head import RequestHead
 from chp.http1.trust import remove_claims
@@ -16,9 +16,10 @@ class FieldRules:
     def __init__(self, settings: ProxySettings) -> None:
         self._x_forward = settings.x_forward
         self._trusted_proxies = settings.trusted_proxies
-        names = [name for name, _ in settings.custom_fields]
-        self._remove = FieldRemover(names) if names else None
-        self._custom_block = write_fields(settings.custom_fields)
+        self._request = _Change(settings.custom_fields, settings.removed_from_requests)
+        self._response = _Change(settings.response_fields, settings.removed_from_responses)
+        self.changes_requests = self._request.needed
+        self.changes_responses = self._response.needed
 
     def outgoing(self, head: RequestHead, host: bytes, connection: ClientConnection) -> bytes:
         """Return the block of fields for the target. Nothing in it depends on the request's path."""
@@ -31,6 +32,23 @@ class FieldRules:
             block += forwarded_fields(head, connection.client, connection.tls, believed=believed)
         elif believed and head.forwarded:
             block += received_fields(head)
-        if self._remove is not None:
-            block = self._remove(block) + self._custom_block
-        return block
+        return self._request(block) if self.changes_requests else block
+
+    def response(self, block: bytes) -> bytes:
+        """Return the block of fields of a response as the client gets it. For ``changes_responses`` only."""
+        return self._response(block)
+
+
+class _Change:
+    """Fields that are set, and names of fields that go."""
+
+    __slots__ = ("_added", "_remove", "needed")
+
+    def __init__(self, fields: tuple[Field, ...], names: tuple[bytes, ...]) -> None:
+        names += tuple(name for name, _ in fields)
+        self.needed = bool(names)
+        self._remove = FieldRemover(names)
+        self._added = write_fields(fields)
+
+    def __call__(self, block: bytes) -> bytes:
+        return self._remove(block) + self._added

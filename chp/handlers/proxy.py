@@ -81,6 +81,9 @@ class ProxyHandler(RequestHandler):
             exchange.forward(route, requested, content, complete)
         return exchange
 
+    def change_fields(self, block: bytes) -> bytes:
+        return self.fields.response(block) if self.fields.changes_responses else block
+
     def end_tunnels(self) -> None:
         self.ending = True
         for tunnel in list(self.tunnels):
@@ -192,6 +195,7 @@ class Exchange(ClientExchange, Receiver):
                 close=not persist,
                 head_only=self.head.method == b"HEAD",
                 keep_alive=persist and self.head.http10,
+                change=self._handler.change_fields,
             )
         )
         self._persist = persist
@@ -270,6 +274,8 @@ class Exchange(ClientExchange, Receiver):
         handler = self._handler
         handler.runtime.metrics.requests_proxy[101] += 1
         switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.head.upgrade)
+        if handler.fields.changes_responses:
+            head.block = handler.fields.response(head.block)
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
         tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
@@ -341,6 +347,8 @@ class Exchange(ClientExchange, Receiver):
         self._status = status
         if handler.rewrites_location and status in REWRITTEN_STATUSES:
             self._rewrite_location(head)
+        if handler.fields.changes_responses:
+            head.block = handler.fields.response(head.block)
         persist = self._connection.may_persist
         self._no_content = no_content = response_has_no_content(request.method, status)
         framing = b""

@@ -71,6 +71,10 @@ class RequestHandler(ABC):
         Raises :class:`BadRequest` for a request that is refused.
         """
 
+    def change_fields(self, block: bytes) -> bytes:
+        """Return the block of fields that a response gets which the connection makes itself."""
+        return block
+
     @abstractmethod
     def end_tunnels(self) -> None:
         """Close what became of upgraded connections: the server stops."""
@@ -405,7 +409,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._runtime.log.info("%d to %s: %s", error.status, client, error)
         head_only = self._head is not None and self._head.method == b"HEAD"
         content = str(error).encode() + b"\n"
-        self.send(local_response(error.status, content, close=True, head_only=head_only))
+        change = self._handler.change_fields
+        self.send(local_response(error.status, content, close=True, head_only=head_only, change=change))
         self._linger("bad_request")
 
     def _linger(self, reason: str) -> None:

@@ -26,19 +26,24 @@ _RESERVED = frozenset(
 )
 
 
-def split_header(line: str) -> tuple[str, str]:
-    """Take ``Name: value`` apart. Raises ``TraitError`` if it is no header line."""
+def split_header(line: str, kind: str = "custom header") -> tuple[str, str]:
+    """Take ``Name: value`` apart. Raises ``TraitError`` if it is no header line; ``kind`` says which."""
     name, colon, value = line.strip().partition(":")
     name = name.strip()
     if not colon or not name:
-        raise TraitError(f"A colon was expected in custom header: {line.strip()}")
-    if not _TOKEN.fullmatch(name):
-        raise TraitError(f"Invalid name of a custom header: {name!r}")
-    if name.lower() in _RESERVED:
-        raise TraitError(f"The custom header {name} would change how messages are framed or connections kept")
+        raise TraitError(f"A colon was expected in {kind}: {line.strip()}")
+    check_name(name, kind)
     if _NOT_IN_VALUE.search(value):
-        raise TraitError(f"Invalid character in the value of the custom header {name}")
+        raise TraitError(f"Invalid character in the value of the {kind} {name}")
     return name, value.strip()
+
+
+def check_name(name: str, kind: str) -> None:
+    """Raise ``TraitError`` for what is no name, or the name of a header that is the proxy's own business."""
+    if not _TOKEN.fullmatch(name):
+        raise TraitError(f"Invalid name of a {kind}: {name!r}")
+    if name.lower() in _RESERVED:
+        raise TraitError(f"The {kind} {name} would change how messages are framed or connections kept")
 
 
 def trusted_proxies(entries: list[str]) -> TrustedProxies | None:
@@ -143,12 +148,52 @@ class ForwardingOptions(HasTraits):
         """,
     ).tag(config=True, metavar="NAME:VALUE")
 
-    @validate("custom_header")
+    remove_request_header = List(
+        Unicode(),
+        help="""
+        Leave this header out of proxied requests; may be given more than once.
+
+        It is left out also where the proxy would add it itself, as with ``X-Forwarded-Host``.
+        What ``--custom-header`` says is sent.
+        """,
+    ).tag(config=True, metavar="NAME")
+
+    custom_response_header = List(
+        Unicode(),
+        help="""
+        Add a header to responses; may be given more than once.
+
+        ``--custom-response-header 'Strict-Transport-Security: max-age=31536000'``. It replaces
+        the same header of the target; of several with the same name the last one is sent. Error
+        pages, and all else that the proxy answers itself, have it too; redirects of
+        ``--redirect-port`` do not.
+        """,
+    ).tag(config=True, metavar="NAME:VALUE")
+
+    remove_response_header = List(
+        Unicode(),
+        help="""
+        Leave this header out of responses, for example ``Server``; may be given more than once.
+
+        What ``--custom-response-header`` says is sent.
+        """,
+    ).tag(config=True, metavar="NAME")
+
+    @validate("custom_header", "custom_response_header")
     def _check_custom_header(self, proposal: Bunch) -> list[str]:
         lines: list[str] = proposal.value
         for line in lines:
-            split_header(line)
+            split_header(line, proposal.trait.name.replace("_", " "))
         return lines
+
+    @validate("remove_request_header", "remove_response_header")
+    def _check_removed_header(self, proposal: Bunch) -> list[str]:
+        names: list[str] = proposal.value
+        for name in names:
+            check_name(name, "removed header")
+            if name.lower() == "host" and proposal.trait.name == "remove_request_header":
+                raise TraitError("The removed header Host is one that every request needs")
+        return names
 
     proxy_request = Callable(
         None,
