@@ -165,6 +165,14 @@ c = get_config()  # noqa: F821
 # What ``--custom-response-header`` says is sent.
 # c.ConfigurableProxy.remove_response_header = []
 
+# Give every request an id in this header, for example ``X-Request-ID``; by default there is none.
+#
+# The target gets it, and the client with the response; it is in the access log, and in the
+# log where a request fails. One that came with the request is kept if one of
+# ``--trusted-proxies`` sent it and it has at most 128 letters, digits and ``._~:;=+/@-``;
+# otherwise the id is new and random.
+# c.ConfigurableProxy.request_id_header = ''
+
 # A function that may change each outgoing request before it is sent.
 #
 # For a configuration file only. It is called with the head of the request for the

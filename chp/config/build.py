@@ -94,6 +94,7 @@ def proxy_settings(options: Options) -> ProxySettings:
         custom_fields=_fields(options.custom_header),
         removed_from_requests=tuple(name.encode() for name in options.remove_request_header),
         host_routing=options.host_routing,
+        request_id_name=options.request_id_header.encode(),
         response_fields=_fields(options.custom_response_header),
         removed_from_responses=tuple(name.encode() for name in options.remove_response_header),
         auto_rewrite=options.auto_rewrite,

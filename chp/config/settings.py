@@ -39,6 +39,7 @@ class ProxySettings:
     custom_fields: tuple[Field, ...] = ()
     removed_from_requests: tuple[bytes, ...] = ()  # names of fields
     host_routing: bool = False
+    request_id_name: bytes = b""  # of the field with the request's id; empty: there is none
 
     # The response.
     response_fields: tuple[Field, ...] = ()

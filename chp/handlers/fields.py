@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from chp.config.settings import ProxySettings
 from chp.http1.fields import Field, FieldRemover, write_fields
 from chp.http1.forwarded import forwarded_fields, received_fields
 from chp.http1.head import RequestHead
 from chp.http1.trust import remove_claims
 from chp.servers.connection import ClientConnection
+
+# Nothing in it means anything to a log, or to whoever reads one.
+_ID = re.compile(rb"[0-9A-Za-z._~:;=+/@-]{1,128}")
 
 
 class FieldRules:
@@ -16,10 +22,14 @@ class FieldRules:
     def __init__(self, settings: ProxySettings) -> None:
         self._x_forward = settings.x_forward
         self._trusted_proxies = settings.trusted_proxies
-        self._request = _Change(settings.custom_fields, settings.removed_from_requests)
-        self._response = _Change(settings.response_fields, settings.removed_from_responses)
+        own = (settings.request_id_name,) if settings.request_id_name else ()
+        self._request = _Change(settings.custom_fields, settings.removed_from_requests + own)
+        self._response = _Change(settings.response_fields, settings.removed_from_responses + own)
         self.changes_requests = self._request.needed
         self.changes_responses = self._response.needed
+        self.gives_ids = bool(own)
+        self._id_name = settings.request_id_name
+        self._id_field = re.compile(rb"\r\n" + re.escape(self._id_name) + rb":[ \t]*([^\r]*)", re.IGNORECASE)
 
     def outgoing(self, head: RequestHead, host: bytes, connection: ClientConnection) -> bytes:
         """Return the block of fields for the target. Nothing in it depends on the request's path."""
@@ -34,9 +44,23 @@ class FieldRules:
             block += received_fields(head)
         return self._request(block) if self.changes_requests else block
 
-    def response(self, block: bytes) -> bytes:
+    def response(self, block: bytes, request_id: bytes = b"") -> bytes:
         """Return the block of fields of a response as the client gets it. For ``changes_responses`` only."""
-        return self._response(block)
+        block = self._response(block)
+        return block + self.id_line(request_id) if request_id else block
+
+    def request_id(self, head: RequestHead, client: bytes) -> bytes:
+        """Return the id that came from a trusted proxy, else a new one. For ``gives_ids`` only."""
+        if self._trusted_proxies is not None and self._trusted_proxies.trusts(client):
+            sent = self._id_field.findall(head.block)
+            if len(sent) == 1 and _ID.fullmatch(sent[0].rstrip(b" \t")):
+                value: bytes = sent[0].rstrip(b" \t")
+                return value
+        return os.urandom(16).hex().encode()
+
+    def id_line(self, request_id: bytes) -> bytes:
+        """Return the block that says it."""
+        return b"\r\n%b: %b" % (self._id_name, request_id)
 
 
 class _Change:

@@ -126,6 +126,7 @@ class Exchange(ClientExchange, Receiver):
         "_stream",
         "_target",
         "head",
+        "request_id",
     )
 
     def __init__(self, handler: ProxyHandler, connection: ClientConnection, head: RequestHead) -> None:
@@ -142,6 +143,8 @@ class Exchange(ClientExchange, Receiver):
         self._no_content = False
         self._persist = False
         self._started = monotonic()
+        fields = handler.fields
+        self.request_id = fields.request_id(head, connection.client) if fields.gives_ids else b""
 
     # -- for the handler ---------------------------------------------------
 
@@ -172,8 +175,7 @@ class Exchange(ClientExchange, Receiver):
         runtime = self._handler.runtime
         runtime.metrics.requests_proxy[status] += 1
         level = logging.ERROR if status >= 500 else logging.WARNING
-        line = f"{status} {self.head.method.decode()} {_path(self.head)} {reason}"
-        runtime.log.log(level, "%s", line.rstrip())
+        self._log(level, f"{status} {self._shown} {reason}".rstrip())
         self._stream = None
         if self.head.upgrade:
             self.send_local(status, reason_phrase(status), b"text/plain")
@@ -195,7 +197,7 @@ class Exchange(ClientExchange, Receiver):
                 close=not persist,
                 head_only=self.head.method == b"HEAD",
                 keep_alive=persist and self.head.http10,
-                change=self._handler.change_fields,
+                change=self._change_fields if self._handler.fields.changes_responses else None,
             )
         )
         self._persist = persist
@@ -275,7 +277,7 @@ class Exchange(ClientExchange, Receiver):
         handler.runtime.metrics.requests_proxy[101] += 1
         switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.head.upgrade)
         if handler.fields.changes_responses:
-            head.block = handler.fields.response(head.block)
+            head.block = self._change_fields(head.block)
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
         tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
@@ -292,8 +294,7 @@ class Exchange(ClientExchange, Receiver):
         if self.over:
             return
         if self._begun:
-            log = self._handler.runtime.log
-            log.error("Response to %s %s cut: %s", self.head.method.decode(), _path(self.head), error)
+            self._log(logging.ERROR, f"Response to {self._shown} cut: {error}")
             self._move("cut")
             self._connection.abort("upstream_failed")
         else:
@@ -320,6 +321,8 @@ class Exchange(ClientExchange, Receiver):
         else:
             block = fields.outgoing(head, head.host, self._connection)
             head.forwarded_block = (fields, block)
+        if self.request_id:
+            block += fields.id_line(self.request_id)
         return UpstreamRequest(
             target.origin,
             head.method,
@@ -348,7 +351,7 @@ class Exchange(ClientExchange, Receiver):
         if handler.rewrites_location and status in REWRITTEN_STATUSES:
             self._rewrite_location(head)
         if handler.fields.changes_responses:
-            head.block = handler.fields.response(head.block)
+            head.block = self._change_fields(head.block)
         persist = self._connection.may_persist
         self._no_content = no_content = response_has_no_content(request.method, status)
         framing = b""
@@ -369,6 +372,18 @@ class Exchange(ClientExchange, Receiver):
         elif request.http10:
             framing += b"\r\nConnection: keep-alive"
         return _head(head, framing)
+
+    @property
+    def _shown(self) -> str:
+        return f"{self.head.method.decode()} {_path(self.head)}"
+
+    def _log(self, level: int, line: str) -> None:
+        if self.request_id:
+            line += f" (request {self.request_id.decode()})"
+        self._handler.runtime.log.log(level, "%s", line)
+
+    def _change_fields(self, block: bytes) -> bytes:
+        return self._handler.fields.response(block, self.request_id)
 
     def _rewrite_location(self, head: ResponseHead) -> None:
         settings = self._handler.settings

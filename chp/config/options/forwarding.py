@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from traitlets import Bool, Callable, Enum, HasTraits, List, TraitError, Unicode, validate
 from traitlets.utils.bunch import Bunch
@@ -194,6 +195,26 @@ class ForwardingOptions(HasTraits):
             if name.lower() == "host" and proposal.trait.name == "remove_request_header":
                 raise TraitError("The removed header Host is one that every request needs")
         return names
+
+    request_id_header = Unicode(
+        "",
+        help="""
+        Give every request an id in this header, for example ``X-Request-ID``; by default there is none.
+
+        The target gets it, and the client with the response; it is in the access log, and in the
+        log where a request fails. One that came with the request is kept if one of
+        ``--trusted-proxies`` sent it and it has at most 128 letters, digits and ``._~:;=+/@-``;
+        otherwise the id is new and random.
+        """,
+    ).tag(config=True, metavar="NAME")
+
+    @validate("request_id_header")
+    def _check_request_id_header(self, proposal: Bunch) -> Any:
+        if proposal.value:
+            check_name(proposal.value, "request id header")
+            if proposal.value.lower() == "host":
+                raise TraitError("The request id header can't be Host")
+        return proposal.value
 
     proxy_request = Callable(
         None,
