@@ -344,3 +344,16 @@ c = get_config()  # noqa: F821
 #
 # uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs it.
 # c.ConfigurableProxy.event_loop = 'auto'
+
+# Write a line for each request to this file, or to standard output (``-``); by default there is none.
+#
+# It is written when the request is over, WebSockets included: client, method, path, status,
+# bytes, route, target, duration, why it ended. Queries, and all headers but ``User-Agent``,
+# are left out. A thread of its own writes, several lines at once; if the disk is that slow that
+# 4 MiB wait, lines are dropped, and the log says how many.
+# c.ConfigurableProxy.access_log = ''
+
+# How the access log looks: text, which is the Combined Log Format and more, or json.
+#
+# json is an object for each line.
+# c.ConfigurableProxy.access_log_format = 'text'

@@ -27,11 +27,14 @@ from chp.config import build, cli, file
 from chp.config.listen import Address, Endpoint, Listener
 from chp.config.options import GROUPS, Options
 from chp.errors import ChpError, ConfigError
+from chp.handlers.access import AccessLog
+from chp.handlers.access_lines import FORMATS
 from chp.handlers.api import make_api_application
 from chp.handlers.errors import ErrorPages
 from chp.handlers.metrics import make_metrics_application
 from chp.handlers.proxy import ProxyHandler
 from chp.handlers.redirect import make_redirect_application
+from chp.logfile import LogFile
 from chp.metrics import Metrics
 from chp.notify import notify
 from chp.routing.storage import load_store
@@ -73,6 +76,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self._listeners: dict[str, Listener] = {}  # by the name of the endpoint
         self._servers: list[HTTPServer] = []
         self._closing = contextlib.AsyncExitStack()
+        self._access_log: AccessLog | None = None
 
     @default("log_format")
     def _default_log_format(self) -> str:
@@ -199,6 +203,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self.metrics = metrics = Metrics()
         runtime = Runtime(asyncio.get_running_loop(), metrics, self.log)
         stack.callback(runtime.close)
+        self._access_log = self._open_access_log(runtime.loop, stack)
         upstream = make_upstream(runtime, settings)
         stack.push_async_callback(upstream.close)
         self.table = table = RouteTable(
@@ -218,7 +223,9 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         error_pages = ErrorPages(
             runtime, upstream, error_path=build.error_pages(self), error_target=self.error_target
         )
-        handler = ProxyHandler(runtime, settings, table, upstream, error_pages, self.proxy_request)
+        handler = ProxyHandler(
+            runtime, settings, table, upstream, error_pages, self.proxy_request, self._access_log
+        )
         proxy_url = self._serve("", ProxyServer(handler, runtime, settings, proxy_tls), proxy_tls)
         self.log.info("Proxying %s to %s", proxy_url, self.default_target or "(no default)")
 
@@ -241,6 +248,18 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             from_port = self.redirect_address[1]
             self.log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
 
+    def _open_access_log(
+        self, loop: asyncio.AbstractEventLoop, stack: contextlib.AsyncExitStack
+    ) -> AccessLog | None:
+        if not self.access_log:
+            return None
+        try:
+            lines = LogFile(self.access_log, loop, self.log)
+        except ConfigError as error:
+            raise ConfigError(f"--access-log: {error}") from None
+        stack.push_async_callback(lines.close)
+        return AccessLog(lines, FORMATS[self.access_log_format])
+
     def _storage_config(self) -> Mapping[str, Any]:
         """Return what the configuration says about the store: ``c.ClassName.option = value``."""
         section: Mapping[str, Any] = self.config.get(self.storage_backend.rpartition(".")[2], {})
@@ -261,6 +280,11 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         server.add_sockets(listener.sockets)
         self._servers.append(server)
         return listener.url("https" if tls else "http")
+
+    def reopen_access_log(self) -> None:
+        """Write on in a new file of the same name: the old one was moved away. No error if there is none."""
+        if self._access_log is not None:
+            self._access_log.reopen()
 
     async def stop(self) -> None:
         """Stop listening, close every connection, and release everything. No error if nothing runs."""

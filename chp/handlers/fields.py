@@ -49,9 +49,14 @@ class FieldRules:
         block = self._response(block)
         return block + self.id_line(request_id) if request_id else block
 
-    def request_id(self, head: RequestHead, client: bytes) -> bytes:
+    def client(self, head: RequestHead, peer: bytes) -> bytes:
+        """Return the client's address for the log: a trusted proxy says who it is. Empty on a unix socket."""
+        trusted = self._trusted_proxies
+        return peer if trusted is None else trusted.client(peer, head.forwarded.get(b"x-forwarded-for", b""))
+
+    def request_id(self, head: RequestHead, peer: bytes) -> bytes:
         """Return the id that came from a trusted proxy, else a new one. For ``gives_ids`` only."""
-        if self._trusted_proxies is not None and self._trusted_proxies.trusts(client):
+        if self._trusted_proxies is not None and self._trusted_proxies.trusts(peer):
             sent = self._id_field.findall(head.block)
             if len(sent) == 1 and _ID.fullmatch(sent[0].rstrip(b" \t")):
                 value: bytes = sent[0].rstrip(b" \t")

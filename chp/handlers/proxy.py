@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from chp.config.settings import ProxySettings
-from chp.errors import UpstreamError
+from chp.errors import BadRequest, UpstreamError
 from chp.handlers.errors import ErrorPages
 from chp.handlers.fields import FieldRules
 from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
@@ -28,6 +28,9 @@ from chp.runtime import Runtime
 from chp.servers.connection import ClientConnection, ClientExchange, RequestHandler
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 
+if TYPE_CHECKING:
+    from chp.handlers.access import AccessLog
+
 ProxyRequestHook = Callable[[UpstreamRequest], None]
 
 # Content up to this size is copied behind its head, to leave in one packet.
@@ -45,6 +48,7 @@ class ProxyHandler(RequestHandler):
         upstream: Upstream,
         error_pages: ErrorPages,
         proxy_request: ProxyRequestHook | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         """``proxy_request`` sees, and may change, the head of each outgoing request."""
         self.runtime = runtime
@@ -52,6 +56,7 @@ class ProxyHandler(RequestHandler):
         self.upstream = upstream
         self.error_pages = error_pages
         self.proxy_request = proxy_request
+        self.access_log = access_log
         self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
         self.fields = FieldRules(settings)
         self.tunnels: set[Tunnel] = set()
@@ -61,7 +66,8 @@ class ProxyHandler(RequestHandler):
     def handle(
         self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
     ) -> ClientExchange | None:
-        exchange = Exchange(self, connection, head)
+        log = self.access_log
+        exchange = Exchange(self, connection, head) if log is None else log.exchange(self, connection, head)
         if head.target == HEALTH_PATH:
             exchange.send_local(200, HEALTH_BODY, b"application/json")
             return exchange
@@ -83,6 +89,10 @@ class ProxyHandler(RequestHandler):
 
     def change_fields(self, block: bytes) -> bytes:
         return self.fields.response(block) if self.fields.changes_responses else block
+
+    def refused(self, connection: ClientConnection, head: RequestHead | None, error: BadRequest) -> None:
+        if self.access_log is not None:
+            self.access_log.refused(self, connection, head, error)
 
     def end_tunnels(self) -> None:
         self.ending = True
@@ -270,7 +280,6 @@ class Exchange(ClientExchange, Receiver):
             self._finish()
 
     def upgraded(self, head: ResponseHead, transport: asyncio.Transport, early: bytes) -> None:
-        assert self._route is not None
         self._move("tunnel")
         self._stream = None
         handler = self._handler
@@ -280,12 +289,14 @@ class Exchange(ClientExchange, Receiver):
             head.block = self._change_fields(head.block)
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
-        tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
+        tunnel = self._open_tunnel(client, transport)
         if write_paused:
             tunnel.client.pause_writing()
         client.write(_head(head, switch) + early)
         if ahead:
             transport.write(ahead)
+            if tunnel.observer is not None:
+                tunnel.observer.tunnel_moved(True, len(ahead))
         if handler.ending:
             tunnel.abort()
 
@@ -307,6 +318,11 @@ class Exchange(ClientExchange, Receiver):
         self._connection.resume_request()
 
     # -- private -----------------------------------------------------------
+
+    def _open_tunnel(self, client: asyncio.Transport, upstream: asyncio.Transport) -> Tunnel:
+        assert self._route is not None
+        handler = self._handler
+        return open_tunnel(handler.runtime, self._route, client, upstream, handler.tunnels)
 
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""

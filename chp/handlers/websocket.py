@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Protocol
 
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
@@ -12,6 +13,16 @@ from chp.sockets import peer_has_left
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
 HALF_CLOSED_TIMEOUT = 60.0
+
+
+class TunnelObserver(Protocol):
+    """Somebody who wants to know about one tunnel."""
+
+    def tunnel_moved(self, from_client: bool, nbytes: int) -> None:
+        """Bytes went from one end to the other."""
+
+    def tunnel_ended(self, reason: str) -> None:
+        """It is closed. ``reason`` says who began with it, or ``shutdown`` or ``timeout``."""
 
 
 def open_tunnel(
@@ -35,7 +46,17 @@ def open_tunnel(
 class Tunnel:
     """A pair of ends, and what they share."""
 
-    __slots__ = ("client", "deadline", "open_ends", "route", "runtime", "tunnels", "upstream")
+    __slots__ = (
+        "client",
+        "deadline",
+        "end_reason",
+        "observer",
+        "open_ends",
+        "route",
+        "runtime",
+        "tunnels",
+        "upstream",
+    )
 
     client: TunnelEnd
     upstream: TunnelEnd
@@ -46,17 +67,24 @@ class Tunnel:
         self.tunnels = tunnels
         self.open_ends = 2
         self.deadline = NEVER
+        self.observer: TunnelObserver | None = None
+        self.end_reason = ""
         tunnels.add(self)
         runtime.metrics.tunnels += 1
         runtime.ticker.limit_interval(HALF_CLOSED_TIMEOUT)
 
-    def abort(self) -> None:
+    def abort(self, reason: str = "shutdown") -> None:
+        self.ending(reason)
         self.client.transport.abort()
         self.upstream.transport.abort()
 
     def deadline_passed(self) -> None:
         self.deadline = NEVER
-        self.abort()
+        self.abort("timeout")
+
+    def ending(self, reason: str) -> None:
+        """Note why it ends: what came first counts."""
+        self.end_reason = self.end_reason or reason
 
     def half_closed(self) -> None:
         if self.deadline == NEVER:
@@ -71,6 +99,8 @@ class Tunnel:
             self.tunnels.discard(self)
             self.runtime.metrics.tunnels -= 1
             self.runtime.ticker.forget(self)
+            if self.observer is not None:
+                self.observer.tunnel_ended(self.end_reason)
 
 
 class TunnelEnd(asyncio.BufferedProtocol):
@@ -84,6 +114,10 @@ class TunnelEnd(asyncio.BufferedProtocol):
         self.tunnel = tunnel
         self.transport = transport
         self.ended = False  # it has said its last byte
+
+    @property
+    def _side(self) -> str:
+        return "client" if self is self.tunnel.client else "upstream"
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.tunnel.runtime.view
@@ -99,6 +133,8 @@ class TunnelEnd(asyncio.BufferedProtocol):
             metrics.client_bytes_sent += nbytes
         self.peer.transport.write(bytes(tunnel.runtime.view[:nbytes]))
         tunnel.route.touch()
+        if tunnel.observer is not None:
+            tunnel.observer.tunnel_moved(self is tunnel.client, nbytes)
         if tunnel.deadline != NEVER:
             tunnel.half_closed()
 
@@ -120,6 +156,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Pass the end of one direction on; the other goes on where the transports can do that (not TLS)."""
         self.ended = True
+        self.tunnel.ending(f"{self._side}_closed")
         peer = self.peer.transport
         if peer.is_closing():
             return False
@@ -132,6 +169,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.tunnel.runtime.ticker.reading_resumed(self)
+        self.tunnel.ending(f"{self._side}_{'closed' if exc is None else 'reset'}")
         peer = self.peer.transport
         if exc is None:
             peer.close()  # what is still written is sent first

@@ -71,9 +71,13 @@ class RequestHandler(ABC):
         Raises :class:`BadRequest` for a request that is refused.
         """
 
+    @abstractmethod
     def change_fields(self, block: bytes) -> bytes:
         """Return the block of fields that a response gets which the connection makes itself."""
-        return block
+
+    @abstractmethod
+    def refused(self, connection: ClientConnection, head: RequestHead | None, error: BadRequest) -> None:
+        """The connection answers a request itself, and closes; ``head`` is None if that was no head."""
 
     @abstractmethod
     def end_tunnels(self) -> None:
@@ -161,6 +165,11 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def write_paused(self) -> bool:
         return self._write_paused
+
+    @property
+    def close_reason(self) -> str:
+        """Why the connection is closed, or closing; empty if it is neither."""
+        return self._close_reason
 
     @property
     def may_persist(self) -> bool:
@@ -400,11 +409,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             # The head was fine and is on its way, the content is not.
+            self._close_reason = "bad_request"
             exchange.client_gone()
             if exchange.response_begun:
                 self.abort("bad_request")
                 return
         self._metrics.requests_proxy[error.status] += 1
+        self._handler.refused(self, self._head, error)
         client = self.client.decode() or "a local client"
         self._runtime.log.info("%d to %s: %s", error.status, client, error)
         head_only = self._head is not None and self._head.method == b"HEAD"

@@ -16,6 +16,7 @@ ALLOWED = {
     "errors.py": set(),
     "metrics.py": set(),
     "log.py": set(),
+    "logfile.py": {"chp.errors"},
     "sockets.py": set(),
     "notify.py": set(),
     "processes.py": set(),
@@ -27,7 +28,8 @@ ALLOWED = {
     "routing": {"chp.errors", "chp.metrics", "chp.http1", "chp.routing"},
     "upstream": LEAVES | {"chp.http1", "chp.upstream"},
     "servers": LEAVES | {"chp.http1", "chp.servers"},
-    "handlers": LEAVES | {"chp.http1", "chp.routing", "chp.upstream", "chp.servers", "chp.handlers"},
+    "handlers": LEAVES
+    | {"chp.logfile", "chp.http1", "chp.routing", "chp.upstream", "chp.servers", "chp.handlers"},
     "config": {"chp.errors", "chp.http1", "chp.config"},
 }
 
