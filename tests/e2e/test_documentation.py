@@ -34,7 +34,7 @@ def test_links_between_files_lead_somewhere(document: Path) -> None:
 
 
 async def test_storage_backend_keeps_routes_and_their_activity(tmp_path: Path) -> None:
-    (tmp_path / "json_store.py").write_text(example("class JsonStore"))
+    (tmp_path / "json_store.py").write_text(example("class JsonStore", "docs/storage.md"))
     config = tmp_path / "chp_config.py"
     config.write_text(
         'c.ConfigurableProxy.storage_backend = "json_store.JsonStore"\nc.JsonStore.path = "kept.json"\n'
