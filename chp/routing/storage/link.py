@@ -156,7 +156,7 @@ class StoreLink:
                 await self._watch()
                 return
             except Missed:
-                self._log.warning("Changes of the route store were missed: all routes are loaded again")
+                self._log.info("Changes of the route store were missed: all routes are loaded again")
                 self._loaded = False
                 self._set_behind()
             except StorageError as error:

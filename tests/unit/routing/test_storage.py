@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
 from chp.errors import StorageError
-from chp.routing.storage import MemoryStore, choice, load_store
+from chp.routing.storage import MemoryStore, load_store
 from chp.routing.storage.solo import SynchronousStore
 
 GOOD = """
@@ -68,7 +69,6 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (package / "__init__.py").write_text("")
     (package / "good.py").write_text(GOOD)
     (package / "bad.py").write_text("1 / 0")
-    (package / "needs.py").write_text("import redis.asyncio")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -152,10 +152,43 @@ def test_classes_get_the_url() -> None:
     assert store.config == {"x": 1, "url": "my://h"}
 
 
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.setitem(choice._STORES, "redis", ("chp_test_stores.needs.Store", ("redis",)))
+@pytest.mark.parametrize(
+    ("package", "url", "extra"),
+    [
+        ("redis", "redis://h", "redis"),
+        ("sqlalchemy", "sqlite:///x", "sql"),
+        ("aiosqlite", "sqlite:///x", "sql"),
+        ("asyncpg", "postgresql://h/x", "sql"),
+    ],
+)
+def test_a_missing_package_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, package: str, url: str, extra: str
+) -> None:
+    for module in [*sys.modules]:
+        if module.startswith(("chp.routing.storage.redis_", "chp.routing.storage.sql", f"{package}.")):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(StorageError) as caught:
-        load_store(url="redis://h")
-    text = "Storage backend 'redis': redis is not installed: pip install 'jupyterhub-chp[redis]'"
+        load_store(url=url)
+    text = f"Storage backend {extra!r}: {package} is not installed: pip install 'jupyterhub-chp[{extra}]'"
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("sqlite://", "SQLite needs a file"),
+        ("sqlite:///:memory:", "SQLite needs a file"),
+        ("postgresql://ada:secret@h:port/x", "can't be used"),
+        ("redis://:secret@h:port", "can't be used"),
+        ("redis://:secret@h?socket_timeout=x", "can't be used"),
+        ("redis+sentinel://:secret@h", "the path of a Sentinel URL is the name of the service"),
+    ],
+)
+def test_unusable_urls_are_not_shown(url: str, text: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        load_store(url=url)
+    assert str(caught.value).startswith("--storage-url")
+    assert text in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
