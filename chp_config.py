@@ -34,6 +34,13 @@ c = get_config()  # noqa: F821
 # Path of a unix domain socket for the REST API, instead of an IP address and port.
 # c.ConfigurableProxy.api_socket = ''
 
+# Let other processes listen on the same ports; the kernel shares out the connections.
+#
+# For several proxies on one machine, with a store that they share (``--storage-url``).
+# It is about the ports of the proxy, the REST API and the redirects, and every process
+# has to ask for it. The metrics are those of one process, and need a port for each.
+# c.ConfigurableProxy.reuse_port = False
+
 # IP address or host name of the metrics server; empty: all interfaces.
 # c.ConfigurableProxy.metrics_ip = ''
 

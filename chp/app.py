@@ -190,6 +190,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
             self.log.warning("REST API is not authenticated.")
+        if self.reuse_port and not self.storage_url and self.storage_backend in ("", "memory"):
+            self.log.warning("--reuse-port without a store: a route is known to the process that got it only")
 
         # Addresses first: most of what can go wrong goes wrong here.
         self._listeners, self._servers = {}, []

@@ -239,6 +239,7 @@ class RouteTable:
         return made
 
     def _read_route(self, path: str, data: object) -> Route:
+        path.encode()  # the store may have found bytes that are no text
         if isinstance(data, str):
             data = json.loads(data, parse_constant=_refuse_constant)
         if not isinstance(data, Mapping) or path != clean_path(path):
@@ -292,7 +293,9 @@ class RouteTable:
             old.path = route.path
         old.target = route.target
         old.data = route.data
-        old.last_activity = max(old.last_activity, route.last_activity)
+        # What the store says counts, and beside it only what it does not know yet.
+        unsaved = old.last_activity if old.last_activity != old.saved_activity else 0.0
+        old.last_activity = max(unsaved, route.last_activity)
         old.saved_activity = route.last_activity
         if retired.url != route.target.url:
             self._on_retired(retired)

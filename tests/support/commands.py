@@ -28,9 +28,11 @@ S = TypeVar("S", bound="Server")
 class Server:
     """A running process, and its log."""
 
-    def __init__(self, log_file: Path, *command: str, **environment: str) -> None:
+    def __init__(self, log_file: Path, *command: str, **options: Any) -> None:
+        """Start it; ``options`` are those of ``subprocess.Popen``, and in capitals environment variables."""
         self._log_file = log_file
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CONFIGPROXY_")}
+        environment = {name: options.pop(name) for name in list(options) if name.isupper()}
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -39,6 +41,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 cwd=log_file.parent,
                 env={**inherited, **environment},
+                **options,
             )
 
     @property

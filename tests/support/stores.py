@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from support.commands import Server
 
 from chp.metrics import Metrics
-from chp.routing.storage import SharedStore, load_store
+from chp.routing.storage import Change, SharedStore, load_store
 from chp.routing.table import RouteTable
 
-LOG = logging.getLogger("test.storage")
+LOG = logging.getLogger("chp.replica")
 PATIENCE = 10.0
+_numbers = itertools.count()
 
 
 def free_port() -> int:
@@ -32,54 +33,104 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-class RedisServer(Server):
-    """A redis-server with its data in a directory; what it acknowledges is on disk."""
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that still run."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
-    def __init__(self, directory: Path, *options: str, port: int = 0) -> None:
+
+class StoreServer:
+    """A server that tests start, kill and freeze."""
+
+    server: Server
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        main = self.server.process.pid
+        for pid in (main, *children(main)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def crash(self) -> None:
+        """End it as a power failure would."""
+        self.signal(signal.SIGKILL)
+        self.server.process.wait(PATIENCE)
+
+    def freeze(self) -> None:
+        """Make it silent: its connections stay, as in a partition of the network."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        if self.server.process.poll() is None:
+            self.thaw()
+            self.crash()
+
+
+class RedisServer(StoreServer):
+    """A redis-server with its data in a directory; what it acknowledges is on the disk."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.options = options
-        self.port = port or free_port()
-        super().__init__(
-            directory / "redis.log",
-            *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port)),
-            *("--dir", str(directory), "--save", "", "--appendonly", "yes", "--appendfsync", "always"),
-            *options,
-        )
-        self.wait_for("Ready to accept connections")
+        self.port = free_port()
+        self.start()
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def started_again(self) -> RedisServer:
-        """Start it once more, at the same place."""
-        return RedisServer(self.directory, *self.options, port=self.port)
+    def new_url(self) -> str:
+        """Return a URL for keys that nobody else uses."""
+        return f"{self.url}?prefix=test{next(_numbers)}"
+
+    def start(self) -> None:
+        self.server = Server(
+            self.directory / "redis.log",
+            *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--dir", str(self.directory), "--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+            *self.options,
+        )
+        self.server.wait_for("Ready to accept connections")
 
 
-class PostgresServer:
+class PostgresServer(StoreServer):
     """A PostgreSQL cluster of its own, run by the user that Debian's package made for that."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = free_port()
         self.programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
-        owner = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-        self.demote: dict[str, Any] = (
-            {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
-        )
-        self.user = owner.pw_name if owner else pwd.getpwuid(os.geteuid()).pw_name
-        data = directory / "data"
-        if owner:
-            shutil.chown(directory, owner.pw_uid, owner.pw_gid)
-            for parent in directory.parents[:3]:  # pytest keeps its directories to itself
-                if parent.stat().st_uid == 0 and parent != Path("/tmp"):
-                    parent.chmod(0o755)
-        self.run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", str(data))
+        # It refuses to be run by root.
+        self.owner = pwd.getpwnam("postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
+        self.demotion: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            self.demotion = {"user": self.owner.pw_uid, "group": self.owner.pw_gid, "extra_groups": []}
+            os.chown(directory, self.owner.pw_uid, self.owner.pw_gid)
+        data = str(directory / "data")
+        self.run("initdb", "--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-D", data)
         self.start()
 
     @property
     def url(self) -> str:
-        return f"postgresql://{self.user}@127.0.0.1:{self.port}"
+        return f"postgresql://{self.owner.pw_name}@127.0.0.1:{self.port}"
+
+    def new_url(self) -> str:
+        """Return the URL of a database that nobody else uses."""
+        name = f"test{next(_numbers)}"
+        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), name)
+        return f"{self.url}/{name}"
+
+    def empty(self, url: str) -> None:
+        tables = "chp_state, chp_routes, chp_changes"
+        self.run(
+            "psql", "-q", "-d", url, "-c", f"SET client_min_messages=error; DROP TABLE IF EXISTS {tables}"
+        )
 
     def run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -89,41 +140,17 @@ class PostgresServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             timeout=60,
-            **self.demote,
+            **self.demotion,
         )
 
-    def make_database(self, name: str) -> None:
-        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), name)
-
     def start(self) -> None:
-        log = (self.directory / "log").open("ab")
-        settings = ("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.directory}")
-        with log:
-            self.process = subprocess.Popen(
-                [self.programs / "postgres", "-D", "data", "-p", str(self.port), *settings],
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self.demote,
-            )
-        ready = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        for _ in range(1000):
-            if subprocess.run([*ready, "-t", "1"], check=False).returncode == 0:
-                return
-            assert self.process.poll() is None, (self.directory / "log").read_text()
-        raise AssertionError("PostgreSQL does not answer")
-
-    def signal(self, number: int) -> None:
-        """Send a signal to all of its processes."""
-        os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGKILL)
-            self.process.wait(PATIENCE)
+        self.server = Server(
+            self.directory / "postgres.log",
+            *(str(self.programs / "postgres"), "-D", "data", "-p", str(self.port)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+            **self.demotion,
+        )
+        self.server.wait_for("database system is ready to accept connections")
 
 
 class Replica:
@@ -133,9 +160,13 @@ class Replica:
         self.metrics = Metrics()
         store = load_store(url=url)
         assert isinstance(store, SharedStore)
-        self.store = store
+        self._changes = store.watch
+        self._cut: asyncio.Future[Exception] | None = None
+        store.watch = self._watch  # type: ignore[method-assign]
         options = {"host_routing": False, "on_retired": lambda target: None, **options}
         self.table = RouteTable(store, self.metrics, LOG, **options)
+        self.reads = asyncio.Event()  # else it hears nothing of what others change
+        self.reads.set()
 
     def shown(self) -> dict[str, dict[str, object]]:
         """Return the table as the API shows it."""
@@ -144,6 +175,28 @@ class Replica:
     async def see(self, *paths: str) -> None:
         """Wait until the table has exactly these routes."""
         await until(lambda: set(self.table.routes()) == set(paths))
+
+    def cut_off(self, error: Exception) -> None:
+        """Let reading the store fail: with StorageError it is tried again, with Missed all is loaded."""
+        if self._cut is not None and not self._cut.done():
+            self._cut.set_result(error)
+
+    async def _watch(self, position: str) -> AsyncGenerator[Change | None, None]:
+        await self.reads.wait()
+        self._cut = asyncio.get_running_loop().create_future()
+        async with aclosing(self._changes(position)) as changes:
+            while True:
+                change = asyncio.ensure_future(anext(changes))
+                change.add_done_callback(lambda done: done.cancelled() or done.exception())
+                try:
+                    await asyncio.wait((change, self._cut), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    while not change.done():
+                        change.cancel()
+                        await asyncio.wait((change,), timeout=0.3)
+                if self._cut.done():
+                    raise self._cut.result()
+                yield change.result()
 
 
 @asynccontextmanager

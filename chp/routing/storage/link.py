@@ -21,6 +21,7 @@ ACTIVITY_INTERVAL = 5.0  # between two exchanges of last activities
 STORE_TIMEOUT = 10.0  # that one call of the store may take
 SILENCE_TIMEOUT = 4.0  # without a word from the store's watch()
 CLOSE_TIMEOUT = 2.0  # that each of the last calls may take
+CANCEL_INTERVAL = 0.3  # between attempts to cancel a call, which may have to clean up
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # before the store is tried again
 
 CHANGES_AT_ONCE = 100  # routes in a change: with more, requests may come before it is in the table
@@ -310,19 +311,21 @@ class StoreLink:
             raise StorageError(f"The route store did not answer within {timeout:g} seconds") from None
         except Exception as error:
             self._metrics.store_errors[what] += 1
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split()).rstrip(".")
             raise StorageError(f"The route store failed: {reason or type(error).__name__}") from error
 
 
 async def _within(seconds: float, call: Awaitable[T]) -> T:
-    """As asyncio.wait_for(), which loses a cancellation now and then before Python 3.12."""
+    """As asyncio.wait_for(), for libraries that lose a cancellation now and then, as it does itself."""
     task = asyncio.ensure_future(call)
+    # Its exception counts as seen, also where nobody waits for it any more.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         await asyncio.wait((task,), timeout=seconds)
     finally:
-        if not task.done():
+        while not task.done():
             task.cancel()
-            await asyncio.wait((task,))
+            await asyncio.wait((task,), timeout=CANCEL_INTERVAL)
     if task.cancelled():
         raise asyncio.TimeoutError
     return task.result()

@@ -12,13 +12,22 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager, suppress
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chp.errors import StorageError
 from chp.routing.storage import sql_tables as tables
@@ -28,9 +37,11 @@ KEPT_CHANGES = 1000
 CHANNEL = "chp_changes"  # of PostgreSQL's NOTIFY
 HEARTBEAT = 1.0  # seconds without news; then the database is asked
 LOOK_INTERVAL = 0.005  # seconds between looks at SQLite's file, which has no notifications
-SETTLED = 0.02  # seconds after which another write has another time: clocks of files tick slowly
 
+Rows = Sequence[Any]
+Read = Callable[[int], Awaitable[Rows]]
 Wait = Callable[[], Awaitable[None]]
+T = TypeVar("T")
 
 
 class SQLStore(SharedStore):
@@ -46,6 +57,40 @@ class SQLStore(SharedStore):
         self._revision = 0
 
     async def load(self) -> Snapshot:
+        return await self._whole(self._load())
+
+    async def change(self, changes: Changes) -> Change:
+        return await self._whole(self._change(changes))
+
+    async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
+        number = int(position.partition("-")[0] or 0)
+        watching = _notified if self._notifies else _polled
+        with _errors():
+            async with watching(self._reader) as (read, wait):
+                while True:
+                    rows = await read(number)
+                    if not rows:
+                        raise Missed  # somebody has emptied the tables
+                    if rows[0].number is None:  # no change after ours
+                        if rows[0].current != position:
+                            raise Missed
+                        yield None
+                        await wait()
+                        continue
+                    for row in rows:
+                        yield _read_change(row)
+                        number, position = row.number, row.position
+
+    async def exchange_activities(self, times: Mapping[str, str]) -> Mapping[str, str]:
+        return await self._whole(self._exchange(times))
+
+    async def close(self) -> None:
+        with _errors():
+            await self._engine.dispose()
+
+    # -- in the database ---------------------------------------------------
+
+    async def _load(self) -> Snapshot:
         with _errors():
             async with self._engine.begin() as connection:
                 await connection.run_sync(tables.create_tables)
@@ -60,7 +105,7 @@ class SQLStore(SharedStore):
             {row.path: row.last_activity for row in rows if row.last_activity},
         )
 
-    async def change(self, changes: Changes) -> Change:
+    async def _change(self, changes: Changes) -> Change:
         added = [
             {"path": path, "data": json.dumps(data), "last_activity": "", "revision": 0}
             for path, data in changes.items()
@@ -82,25 +127,7 @@ class SQLStore(SharedStore):
                     await connection.execute(text(f"NOTIFY {CHANNEL}"))
         return Change(change.previous, change.position)
 
-    async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
-        with _errors():
-            async with self._reader.connect() as connection, self._news(connection) as wait:
-                number = int(position.partition("-")[0] or 0)
-                while True:
-                    rows = (await connection.execute(tables.NEWS, {"known": number})).all()
-                    if not rows:
-                        raise Missed  # somebody has emptied the tables
-                    if rows[0].number is None:  # no change after ours
-                        if rows[0].current != position:
-                            raise Missed
-                        yield None
-                        await wait()
-                        continue
-                    for row in rows:
-                        yield _read_change(row)
-                        number, position = row.number, row.position
-
-    async def exchange_activities(self, times: Mapping[str, str]) -> Mapping[str, str]:
+    async def _exchange(self, times: Mapping[str, str]) -> Mapping[str, str]:
         with _errors():
             if times:
                 async with self._engine.begin() as connection:
@@ -114,23 +141,35 @@ class SQLStore(SharedStore):
         self._revision = max([self._revision, *(row.revision for row in rows)])
         return {row.path: row.last_activity for row in rows}
 
-    async def close(self) -> None:
-        with _errors():
-            await self._engine.dispose()
+    async def _whole(self, call: Coroutine[Any, Any, T]) -> T:
+        return await (call if self._notifies else _to_the_end(call))
 
-    # -- waiting for news --------------------------------------------------
 
-    def _news(self, connection: AsyncConnection) -> Any:
-        return _notifications(connection) if self._notifies else _looks(str(self._engine.url.database))
+async def _to_the_end(call: Coroutine[Any, Any, T]) -> T:
+    """Await SQLite's thread, which can't be stopped, also when cancelled."""
+    task = asyncio.create_task(call)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()
+        raise asyncio.CancelledError
+    return task.result()
 
 
 @asynccontextmanager
-async def _notifications(connection: AsyncConnection) -> AsyncIterator[Wait]:
-    """Listen on this connection: what is yielded waits for a notification, or a second."""
+async def _notified(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
+    """Read news on a connection that listens; wait for a notification, or a second."""
     news = asyncio.Event()
 
     def wake(*_: object) -> None:
         news.set()
+
+    async def read(number: int) -> Rows:
+        return (await connection.execute(tables.NEWS, {"known": number})).all()
 
     async def wait() -> None:
         timer = asyncio.get_running_loop().call_later(HEARTBEAT, news.set)
@@ -140,43 +179,50 @@ async def _notifications(connection: AsyncConnection) -> AsyncIterator[Wait]:
             timer.cancel()
         news.clear()
 
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    driver.add_termination_listener(wake)
-    await driver.add_listener(CHANNEL, wake)
-    try:
-        yield wait
-    finally:
-        # Nobody else shall have a connection that listens.
-        with suppress(Exception):
-            await connection.invalidate()
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.add_termination_listener(wake)
+        await driver.add_listener(CHANNEL, wake)
+        try:
+            yield read, wait
+        finally:
+            # Nobody else shall have a connection that listens.
+            with suppress(Exception):
+                await connection.invalidate()
 
 
 @asynccontextmanager
-async def _looks(path: str) -> AsyncIterator[Wait]:
-    """Look at the log beside SQLite's file: what is yielded waits until it changes, or a second."""
-    seen: object = None
+async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
+    """Read news; wait until the log beside SQLite's file changes, or a second."""
+    log = f"{engine.url.database}-wal"
+    seen = (0.0, 0)
+
+    async def read_news(number: int) -> Rows:
+        async with engine.connect() as connection:
+            return (await connection.execute(tables.NEWS, {"known": number})).all()
 
     async def wait() -> None:
         nonlocal seen
-        for _ in range(round(HEARTBEAT / LOOK_INTERVAL)):
+        began = time()
+        while (now := time()) < began + HEARTBEAT:
             await asyncio.sleep(LOOK_INTERVAL)
-            now = _look(f"{path}-wal")
-            if now != seen:
-                seen = now
+            look = _look(log)
+            # What is written can be read later only, after it was flushed to the disk. And a second
+            # write may have the time of the first: clocks of files tick slowly.
+            if look != seen or now - began > (now - look[0]) / 2:
+                seen = look
                 return
 
-    yield wait
+    yield lambda number: _to_the_end(read_news(number)), wait
 
 
-def _look(path: str) -> object:
-    """Return what is another value after a write; it may be after none."""
+def _look(path: str) -> tuple[float, int]:
+    """Return when a file was written to (seconds), and its size; zeros if there is none."""
     try:
         status = os.stat(path)
     except OSError:
-        return None
-    if time() - status.st_mtime < SETTLED:
-        return object()
-    return status.st_mtime_ns, status.st_size
+        return 0.0, 0
+    return status.st_mtime, status.st_size
 
 
 @contextmanager
