@@ -44,18 +44,6 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(postgres_server: PostgresServer) -> Callable[[], str]:
-    """Return the URL of one database, with nothing in it: to make one takes too long for every example."""
-    url = postgres_server.new_url()
-
-    def empty() -> str:
-        postgres_server.empty(url)
-        return url
-
-    return empty
-
-
-@pytest.fixture(scope="session")
 def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     """Return URLs of new databases."""
     return lambda: f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/chp.sqlite"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from support.stores import RedisServer, replicas, until
+from support.stores import PostgresServer, RedisServer, replicas, until
 
 from chp.errors import StorageError
 from chp.routing.storage import Missed
@@ -67,7 +67,7 @@ def check(url_of: Any, script: list[Any]) -> None:
     asyncio.run(asyncio.wait_for(interleave(url_of(), script), PATIENCE))
 
 
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.mark.usefixtures("cuts_are_logged")
@@ -80,8 +80,8 @@ def test_any_interleaving_on_redis(redis_server: RedisServer, script: list[Any])
 @pytest.mark.usefixtures("cuts_are_logged")
 @quick
 @given(script=steps)
-def test_any_interleaving_on_postgres(postgres_url: Any, script: list[Any]) -> None:
-    check(postgres_url, script)
+def test_any_interleaving_on_postgres(postgres_server: PostgresServer, script: list[Any]) -> None:
+    check(postgres_server.new_url, script)
 
 
 @pytest.mark.usefixtures("cuts_are_logged")

@@ -121,16 +121,12 @@ class PostgresServer(StoreServer):
         return f"postgresql://{self.owner.pw_name}@127.0.0.1:{self.port}"
 
     def new_url(self) -> str:
-        """Return the URL of a database that nobody else uses."""
-        name = f"test{next(_numbers)}"
-        self.run("createdb", "-h", "127.0.0.1", "-p", str(self.port), name)
-        return f"{self.url}/{name}"
-
-    def empty(self, url: str) -> None:
-        tables = "chp_state, chp_routes, chp_changes"
-        self.run(
-            "psql", "-q", "-d", url, "-c", f"SET client_min_messages=error; DROP TABLE IF EXISTS {tables}"
-        )
+        """Return the URL of a database, with nothing in it any more."""
+        url = f"{self.url}/postgres"
+        # To make one for each test takes longer.
+        sql = "SET client_min_messages = error; DROP TABLE IF EXISTS chp_state, chp_routes, chp_changes"
+        self.run("psql", "-q", "-d", url, "-c", sql)
+        return url
 
     def run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -148,6 +144,8 @@ class PostgresServer(StoreServer):
             self.directory / "postgres.log",
             *(str(self.programs / "postgres"), "-D", "data", "-p", str(self.port)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+            # It is for power failures of the machine, which no test can have.
+            *("-c", "fsync=off"),
             **self.demotion,
         )
         self.server.wait_for("database system is ready to accept connections")

@@ -11,8 +11,8 @@ What both have in common:
   (``2026-01-31T12:00:00.000Z``): a later one is a greater text.
 - The methods run on the proxy's event loop, ``load`` first and ``close`` last,
   one at a time (``SharedStore.watch`` beside them). They must not block the
-  loop (use ``asyncio.to_thread`` for blocking libraries), and are cancelled if
-  they take longer than ten seconds.
+  loop (use ``asyncio.to_thread`` for blocking libraries), and are cancelled
+  when they take too long: ten seconds for ``load``, five for the others.
 - Any exception means that nothing has changed: the REST API answers 503 with
   its text, and the route table stays as it is. The text is logged, so it must
   not contain secrets.

@@ -18,7 +18,8 @@ from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snaps
 
 # Seconds.
 ACTIVITY_INTERVAL = 5.0  # between two exchanges of last activities
-STORE_TIMEOUT = 10.0  # that one call of the store may take
+LOAD_TIMEOUT = 10.0  # that the store may take to return everything
+STORE_TIMEOUT = 5.0  # that any other call may take
 SILENCE_TIMEOUT = 4.0  # without a word from the store's watch()
 CLOSE_TIMEOUT = 2.0  # that each of the last calls may take
 CANCEL_INTERVAL = 0.3  # between attempts to cancel a call, which may have to clean up
@@ -171,11 +172,12 @@ class StoreLink:
 
     async def _load(self) -> None:
         async with self.lock:
-            snapshot: Snapshot = await self._call("load", self._store.load(), STORE_TIMEOUT)
+            snapshot: Snapshot = await self._call("load", self._store.load(), LOAD_TIMEOUT)
             self._metrics.store_loads += 1
             await self._table.replace(snapshot.routes, snapshot.activities)
             self._position = snapshot.position
         self._loaded = True
+        self._reached()
         self._in_step()
 
     async def _watch(self) -> None:
@@ -187,6 +189,7 @@ class StoreLink:
                     change = await self._call("watch", anext(changes, self), SILENCE_TIMEOUT)
                     if change is self:  # the end
                         return
+                    self._reached()
                     if change is None:
                         self._in_step()
                     elif isinstance(change, Change):
@@ -229,13 +232,15 @@ class StoreLink:
         self._metrics.store_up = 0
         self._set_behind()
 
-    def _in_step(self) -> None:
+    def _reached(self) -> None:
         if self._trouble:
+            self._trouble = ""
             self._log.info("The route store is there")
             self._save_now.set()
-        self._trouble = ""
         self._metrics.store_up = 1
         self._pauses = _pauses()
+
+    def _in_step(self) -> None:
         self._patience_over = False
         self._stop_waiting()
 

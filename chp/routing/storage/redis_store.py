@@ -30,6 +30,7 @@ from chp.routing.storage.redis_url import REPLY_TIMEOUT, connect
 FORMAT = b"1"
 KEYS = ("state", "routes", "activities", "revisions", "changes")
 HEARTBEAT = 1000  # milliseconds in which nothing happens; then the state is compared
+READ_AT_ONCE = 100  # entries of the stream
 KEPT_CHANGES = 1000  # entries of the stream
 LARGEST_CHANGE = 64 * 1024  # bytes in an entry: after a larger one, other proxies load everything
 
@@ -139,25 +140,27 @@ class RedisStore(SharedStore):
         while True:
             since = {self._changes: cursor}
             with _errors():
-                entries = _entries(await self._client.xread(cast(Any, since), count=100, block=block))
+                entries = _entries(
+                    await self._client.xread(cast(Any, since), count=READ_AT_ONCE, block=block)
+                )
                 if not entries:
                     # Did nothing happen, or is this another history than the one that we know?
                     async with self._client.pipeline(transaction=True) as commands:
                         commands.hget(self._state, "position")
-                        commands.xread(cast(Any, since), count=100)
+                        commands.xread(cast(Any, since), count=READ_AT_ONCE)
                         state, more = await commands.execute()
                     entries = _entries(more)
                     if not entries and _text(state or b"") != position:
                         raise Missed
             block = HEARTBEAT
-            if not entries:
-                yield None
             for identifier, fields in entries:
                 cursor = identifier
                 if b"position" in fields:  # or it is none of ours
                     change = _read_change(fields)
                     yield change
                     position = change.position
+            if len(entries) < READ_AT_ONCE:
+                yield None
 
     async def exchange_activities(self, times: Mapping[str, str]) -> Mapping[str, str]:
         arguments: list[bytes | str] = [self._revision]

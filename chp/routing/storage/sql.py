@@ -80,6 +80,8 @@ class SQLStore(SharedStore):
                     for row in rows:
                         yield _read_change(row)
                         number, position = row.number, row.position
+                    if len(rows) < tables.READ_AT_ONCE:
+                        yield None
 
     async def exchange_activities(self, times: Mapping[str, str]) -> Mapping[str, str]:
         return await self._whole(self._exchange(times))

@@ -31,6 +31,7 @@ from sqlalchemy.schema import CreateTable
 from chp.errors import StorageError
 
 FORMAT = 1
+READ_AT_ONCE = 100  # changes
 CONNECT_TIMEOUT = 3.0  # seconds
 LOCK_TIMEOUT = 5.0  # seconds that SQLite waits for other writers
 # Any number will do, if it is always the same: who holds it makes the tables.
@@ -79,7 +80,7 @@ NEWS = (
     select(state.c.position.label("current"), changes)
     .select_from(state.outerjoin(changes, changes.c.number > bindparam("known")))
     .order_by(changes.c.number)
-    .limit(100)
+    .limit(READ_AT_ONCE)
 )
 NEXT_CHANGE = (
     update(state)
