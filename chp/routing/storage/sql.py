@@ -35,6 +35,7 @@ from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snaps
 
 KEPT_CHANGES = 1000
 CHANNEL = "chp_changes"  # of PostgreSQL's NOTIFY
+GRACE = 0.2  # seconds that a cancelled call gets
 HEARTBEAT = 1.0  # seconds without news; then the database is asked
 LOOK_INTERVAL = 0.005  # seconds between looks at SQLite's file, which has no notifications
 
@@ -144,21 +145,27 @@ class SQLStore(SharedStore):
         return {row.path: row.last_activity for row in rows}
 
     async def _whole(self, call: Coroutine[Any, Any, T]) -> T:
-        return await (call if self._notifies else _to_the_end(call))
+        # SQLite's thread can't be stopped; a server may never answer.
+        return await _finish(call, GRACE if self._notifies else None)
 
 
-async def _to_the_end(call: Coroutine[Any, Any, T]) -> T:
-    """Await SQLite's thread, which can't be stopped, also when cancelled."""
+async def _finish(call: Coroutine[Any, Any, T], grace: float | None) -> T:
+    """Await a call; when cancelled, let it come to its end first, for at most ``grace`` seconds.
+
+    The drivers lose their connections, and some words in the log, when they are cut off.
+    """
     task = asyncio.create_task(call)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        task.exception()
-        raise asyncio.CancelledError
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((task,), timeout=grace)
+        while not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        _ = task.cancelled() or task.exception()
+        raise
     return task.result()
 
 
@@ -170,7 +177,7 @@ async def _notified(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
     def wake(*_: object) -> None:
         news.set()
 
-    async def read(number: int) -> Rows:
+    async def read_news(number: int) -> Rows:
         return (await connection.execute(tables.NEWS, {"known": number})).all()
 
     async def wait() -> None:
@@ -186,7 +193,7 @@ async def _notified(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
         driver.add_termination_listener(wake)
         await driver.add_listener(CHANNEL, wake)
         try:
-            yield read, wait
+            yield lambda number: _finish(read_news(number), GRACE), wait
         finally:
             # Nobody else shall have a connection that listens.
             with suppress(Exception):
@@ -215,7 +222,7 @@ async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
                 seen = look
                 return
 
-    yield lambda number: _to_the_end(read_news(number)), wait
+    yield lambda number: _finish(read_news(number), None), wait
 
 
 def _look(path: str) -> tuple[float, int]:
