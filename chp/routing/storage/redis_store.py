@@ -92,7 +92,8 @@ class RedisStore(SharedStore):
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Raises :class:`StorageError` for a URL that can't be used."""
         super().__init__(config)
-        prefix, self._client = connect(config["url"])
+        prefix, self._clients = connect(config["url"])
+        self._client = self._clients[0]
         self._keys = [f"{prefix}:{name}" for name in KEYS]
         self._state, self._routes, self._activities, self._revisions, self._changes = self._keys
         self._change = self._client.register_script(_CHANGE)
@@ -174,7 +175,8 @@ class RedisStore(SharedStore):
 
     async def close(self) -> None:
         with _errors():
-            await self._client.aclose()
+            for client in self._clients:
+                await client.aclose()
 
 
 @contextmanager

@@ -23,8 +23,10 @@ _SENTINEL_PORT = 26379
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
 
-def connect(url: str) -> tuple[str, Redis]:
-    """Return the prefix of keys that a URL asks for, and a client that connects when it is used.
+def connect(url: str) -> tuple[str, list[Redis]]:
+    """Return the prefix of keys that a URL asks for, and clients, which connect when they are used.
+
+    The first is that of the server, any others are for its Sentinels. The caller closes them all.
 
     Beside those of redis-py: ``valkey://``, and
     ``redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST…]/SERVICE[/DB]`` with the credentials of
@@ -42,7 +44,7 @@ def connect(url: str) -> tuple[str, Redis]:
         address = address._replace(query=urlencode(query))
         if address.scheme.endswith(_SENTINEL):
             return prefix, _by_sentinels(address.scheme.removesuffix(_SENTINEL), address, sentinel_options)
-        return prefix, Redis.from_url(address.geturl(), **_OPTIONS)
+        return prefix, [Redis.from_url(address.geturl(), **_OPTIONS)]
     except (ValueError, TypeError) as error:
         raise StorageError(f"--storage-url can't be used: {type(error).__name__}") from None
 
@@ -50,15 +52,13 @@ def connect(url: str) -> tuple[str, Redis]:
 # A lost command is not sent twice: it may have been carried out.
 _OPTIONS: dict[str, Any] = {
     "protocol": 2,
-    "client_name": "chp",
     "retry": Retry(NoBackoff(), 0),
     "socket_timeout": REPLY_TIMEOUT,
     "socket_connect_timeout": CONNECT_TIMEOUT,
-    "socket_keepalive": True,
 }
 
 
-def _by_sentinels(scheme: str, address: Any, sentinel_options: dict[str, str]) -> Redis:
+def _by_sentinels(scheme: str, address: Any, sentinel_options: dict[str, str]) -> list[Redis]:
     credentials, at, hosts = address.netloc.rpartition("@")
     service, _, database = address.path.strip("/").partition("/")
     if not service:
@@ -70,17 +70,12 @@ def _by_sentinels(scheme: str, address: Any, sentinel_options: dict[str, str]) -
     options.pop("host", None)
     options["ssl"] = options.pop("connection_class", None) is not None
     options = {**_OPTIONS, **options}
-    common = {
-        name: value
-        for name, value in options.items()
-        if name not in ("username", "password", "db", "client_name")
-    }
+    common = {name: value for name, value in options.items() if name not in ("username", "password", "db")}
     sentinels = [_host_and_port(host) for host in hosts.split(",")]
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         sentinels, sentinel_kwargs={**common, **sentinel_options}, **options
     )
-    client: Redis = sentinel.master_for(service)
-    return client
+    return [sentinel.master_for(service), *sentinel.sentinels]
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
