@@ -173,21 +173,27 @@ class RouteTable:
     async def replace(self, routes: Mapping[str, object], activities: Mapping[str, str]) -> None:
         """Take over everything that the store has, and nothing else."""
         made = await self._read_routes(routes)
-        for path, text in activities.items():
+        for number, (path, text) in enumerate(activities.items(), 1):
             route = made.get(path)
             if route is not None:
                 route.hear_of_activity(text)
+            await _let_others_run(number)
         # Of two spellings of one host the one that was used last stays, in all proxies.
         new = sorted(
             (route for route in made.values() if route is not None),
             key=lambda route: (route.last_activity, route.path),
         )
-        keys = {tuple(self._segments(route.path)) for route in new}
-        for old in list(self._routes.values()):
-            if tuple(self._segments(old.path)) not in keys and old is not self._default:
-                self._take_out(old)
-        for route in new:
+        left = dict(self._routes)
+        for number, route in enumerate(new, 1):
+            old = self.get(route.path)
+            if old is not None:
+                left.pop(old.path, None)
             self._put(route)
+            await _let_others_run(number)
+        for number, old in enumerate(left.values(), 1):
+            if old is not self._default:
+                self._take_out(old)
+            await _let_others_run(number)
 
     async def apply(self, routes: Mapping[str, object]) -> None:
         """Make a change of another proxy: None removes."""
