@@ -73,7 +73,8 @@ class StoreLink:
         self._position = ""
         self._own: set[str] = set()  # changes of ours that watch() will bring once more
         self._changing = False  # one of ours is under way,
-        self._taken: set[str] = set()  # and these is what watch() has brought meanwhile
+        self._taken: set[str] = set()  # and this is what watch() has brought meanwhile
+        self._taking = ""  # what it has brought, and is not in the table yet
         self._progress = asyncio.Event()
         self._save_now = asyncio.Event()
         self._pauses = _pauses()
@@ -116,7 +117,7 @@ class StoreLink:
             started = perf_counter()
             change = await self._call("change", self._store.change(changes), STORE_TIMEOUT)
             self._metrics.store_change_seconds.observe(perf_counter() - started)
-            if change.previous == self._position:
+            if change.previous == self._position and change.position != self._taking:
                 apply()
                 self._position = change.position
                 if self._watching:
@@ -161,6 +162,7 @@ class StoreLink:
                 self._log.info("Changes of the route store were missed: all routes are loaded again")
                 self._loaded = False
                 self._set_behind()
+                await asyncio.sleep(next(self._pauses))
             except StorageError as error:
                 self._lost(error)
                 await asyncio.sleep(next(self._pauses))
@@ -190,6 +192,7 @@ class StoreLink:
                     if change is self:  # the end
                         return
                     self._reached()
+                    self._pauses = _pauses()
                     if change is None:
                         self._in_step()
                     elif isinstance(change, Change):
@@ -205,7 +208,9 @@ class StoreLink:
             raise Missed
         if len(change.routes) > CHANGES_AT_ONCE:
             self._set_behind()
+        self._taking = change.position
         await self._table.apply(change.routes)
+        self._taking = ""
         self._metrics.store_changes += len(change.routes)
         self._position = change.position
         if self._changing:
@@ -238,7 +243,6 @@ class StoreLink:
             self._log.info("The route store is there")
             self._save_now.set()
         self._metrics.store_up = 1
-        self._pauses = _pauses()
 
     def _in_step(self) -> None:
         self._patience_over = False
