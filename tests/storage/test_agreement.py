@@ -67,7 +67,7 @@ def check(url_of: Any, script: list[Any]) -> None:
     asyncio.run(asyncio.wait_for(interleave(url_of(), script), PATIENCE))
 
 
-quick = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+quick = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.mark.usefixtures("cuts_are_logged")

@@ -191,7 +191,8 @@ class Replica:
                 finally:
                     while not change.done():
                         change.cancel()
-                        await asyncio.wait((change,), timeout=0.3)
+                        with suppress(asyncio.CancelledError):
+                            await asyncio.wait((change,), timeout=0.3)
                 if self._cut.done():
                     raise self._cut.result()
                 yield change.result()

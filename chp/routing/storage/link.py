@@ -329,12 +329,19 @@ async def _within(seconds: float, call: Awaitable[T]) -> T:
     task = asyncio.ensure_future(call)
     # Its exception counts as seen, also where nobody waits for it any more.
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    left = False
     try:
         await asyncio.wait((task,), timeout=seconds)
-    finally:
-        while not task.done():
-            task.cancel()
+    except asyncio.CancelledError:
+        left = True
+    while not task.done():
+        task.cancel()
+        try:
             await asyncio.wait((task,), timeout=CANCEL_INTERVAL)
+        except asyncio.CancelledError:
+            left = True
+    if left:
+        raise asyncio.CancelledError
     if task.cancelled():
         raise asyncio.TimeoutError
     return task.result()

@@ -335,3 +335,28 @@ async def test_calls_that_lose_a_cancellation(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(asyncio.TimeoutError):
         await link._within(0.001, stubborn())
     assert lost == 3
+
+
+async def test_a_call_that_is_left_while_it_is_being_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "CANCEL_INTERVAL", 0.001)
+    ended = asyncio.Event()
+    cleaning = asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            cleaning.set()
+            for _ in range(20):
+                try:
+                    await asyncio.sleep(0.001)
+                except asyncio.CancelledError:
+                    continue
+            ended.set()
+
+    waiting = asyncio.create_task(link._within(0.001, slow_to_end()))
+    await cleaning.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended.is_set()
