@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from support.stores import PostgresServer, RedisServer, replicas, until
+from support.stores import PostgresServer, RedisServer, replicas
+from support.wire import until
 
 from chp.errors import StorageError
 from chp.routing.storage import Missed

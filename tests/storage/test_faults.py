@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from support.stores import PostgresServer, RedisServer, Replica, StoreServer, replicas, until
+from support.stores import PostgresServer, RedisServer, Replica, StoreServer, replicas
+from support.wire import until
 
 from chp.errors import StorageError
 from chp.routing.storage import link, redis_store, sql

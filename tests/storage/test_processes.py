@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Proxy, Server, fetch, running
-from support.stores import StoreServer, free_port, until
-from support.wire import backend
+from support.commands import Proxy, Server, fetch, free_port, running
+from support.stores import StoreServer
+from support.wire import backend, until
 from tornado.httpclient import HTTPError
 
 PATIENCE = 15.0

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from support.commands import Server, running
-from support.stores import RedisServer, Replica, free_port, replicas, until
+from support.commands import Server, free_port, running
+from support.stores import RedisServer, Replica, replicas
+from support.wire import until
 
 from chp.errors import StorageError
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.stores import Replica, replicas, until
+from support.stores import Replica, replicas
+from support.wire import until
 
 from chp.routing.storage import link
 

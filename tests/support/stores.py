@@ -8,14 +8,14 @@ import logging
 import os
 import pwd
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from support.commands import Server
+from support.commands import Server, free_port
+from support.wire import until
 
 from chp.metrics import Metrics
 from chp.routing.storage import Change, SharedStore, load_store
@@ -24,13 +24,6 @@ from chp.routing.table import RouteTable
 LOG = logging.getLogger("chp.replica")
 PATIENCE = 10.0
 _numbers = itertools.count()
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago, for servers that can't choose one themselves."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def children(pid: int) -> list[int]:
@@ -209,12 +202,3 @@ async def replicas(url: str, count: int = 2, **options: Any) -> AsyncIterator[li
     finally:
         for replica in made:
             await replica.table.close()
-
-
-async def until(condition: Any, patience: float = PATIENCE) -> None:
-    """Wait until a condition holds; fail when it does not in time."""
-    for _ in range(int(patience / 0.002)):
-        if condition():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError("the condition was not met in time")
