@@ -83,6 +83,8 @@ async def test_one_of_two_proxies_is_enough(proxies: Proxies, tmp_path: Path) ->
     config = CONFIG.format(proxy_class="chp", api_port=proxies.api_port, token=TOKEN)
     url = f"http://127.0.0.1:{proxies.port}"
     with running(Hub(tmp_path, "config", config=config, bind_url=url)) as hub:
+        # It has told one of them its own route; the other hears of it in some milliseconds.
+        await until(lambda: all(proxy.logged(r"[Rr]oute (added )?/ -> ") for proxy in (first, second)))
         async with browser(hub, "ada") as user, browser(hub, "ben") as other:
             await user.start_server()
             first.kill()
