@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
@@ -206,14 +206,17 @@ class Exchange(ClientExchange, Receiver):
         else:
             self.forward(route, requested, content, complete)
 
-    def refuse(self, status: int, reason: str) -> None:
-        """Answer with an error page; an upgrade gets the bare status."""
+    def refuse(self, status: int, reason: str, kind: Hashable = None) -> None:
+        """Answer with an error page; an upgrade gets the bare status.
+
+        Of many with the same ``kind``, the log has one and their number.
+        """
         self._move("refused")
         self._route = None  # whatever the client still sends, nobody gets it
         runtime = self._handler.runtime
         runtime.metrics.requests_proxy[status] += 1
         level = logging.ERROR if status >= 500 else logging.WARNING
-        self._log(level, f"{status} {self._shown} {reason}".rstrip())
+        self._log(level, f"{status} {self._shown} {reason}".rstrip(), kind)
         self._stream = None
         if self.head.upgrade:
             self.send_local(status, reason_phrase(status), b"text/plain")
@@ -336,12 +339,13 @@ class Exchange(ClientExchange, Receiver):
         self._stream = None
         if self.over:
             return
+        kind = (self._begun, self._target and self._target.origin, error.reason)
         if self._begun:
-            self._log(logging.ERROR, f"Response to {self._shown} cut: {error}")
+            self._log(logging.ERROR, f"Response to {self._shown} cut: {error}", kind)
             self._move("cut")
             self._connection.abort("upstream_failed")
         else:
-            self.refuse(503, str(error))
+            self.refuse(503, str(error), kind)
 
     def pause_request(self) -> None:
         self._connection.pause_request()
@@ -425,10 +429,14 @@ class Exchange(ClientExchange, Receiver):
     def _shown(self) -> str:
         return f"{self.head.method.decode()} {_path(self.head)}"
 
-    def _log(self, level: int, line: str) -> None:
+    def _log(self, level: int, line: str, kind: Hashable = None) -> None:
         if self.request_id:
             line += f" (request {self.request_id.decode()})"
-        self._handler.runtime.log.log(level, "%s", line)
+        runtime = self._handler.runtime
+        if kind is None:
+            runtime.log.log(level, "%s", line)
+        else:
+            runtime.repeats.write(level, kind, line)
 
     def _change_fields(self, block: bytes) -> bytes:
         return self._handler.fields.response(block, self.request_id)
