@@ -20,6 +20,14 @@ c = get_config()  # noqa: F821
 # replaced if nobody listens on it. It is removed at exit.
 # c.ConfigurableProxy.socket = ''
 
+# Expect the PROXY protocol (version 1 or 2) of a load balancer on the proxy's port or socket.
+#
+# Each connection then has to begin with such a header, before TLS; others are closed. The
+# client's address is what the header says, unless ``--trusted-proxies`` are set and the peer
+# is none of them. Without that list, whoever reaches the port can claim any address. The API,
+# the metrics and ``--redirect-port`` go without.
+# c.ConfigurableProxy.proxy_protocol = False
+
 # IP address or host name for REST API requests; empty: all interfaces.
 #
 # Who reaches the API and has the token decides where every user's requests go: keep

@@ -100,6 +100,7 @@ def proxy_settings(options: Options) -> ProxySettings:
         removed_from_responses=tuple(name.encode() for name in options.remove_response_header),
         auto_rewrite=options.auto_rewrite,
         protocol_rewrite=options.protocol_rewrite,
+        proxy_protocol=options.proxy_protocol,
         client_timeout=options.timeout / 1000 or None,
         upstream_timeout=options.proxy_timeout / 1000 or None,
         keep_alive_timeout=keep_alive / 1000,

@@ -49,6 +49,9 @@ class ProxySettings:
     auto_rewrite: bool = False
     protocol_rewrite: str = ""
 
+    # Every connection begins with a PROXY header.
+    proxy_protocol: bool = False
+
     # Timeouts; None: no limit.
     client_timeout: float | None = None
     upstream_timeout: float | None = None

@@ -124,6 +124,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_settings",
         "_state",
         "_timeout",
+        "_told_client",
         "_transport",
         "_unsent",
         "_upstream_slow",
@@ -134,9 +135,16 @@ class ClientConnection(asyncio.BufferedProtocol):
     )
 
     def __init__(
-        self, server: ProxyServer, handler: RequestHandler, runtime: Runtime, settings: ProxySettings
+        self,
+        server: ProxyServer,
+        handler: RequestHandler,
+        runtime: Runtime,
+        settings: ProxySettings,
+        told_client: bytes | None = None,
     ) -> None:
+        """``told_client`` is the client's IP address, if the peer is a load balancer that has said it."""
         self.client = b""  # IP address; empty for a unix socket
+        self._told_client = told_client
         self.tls = False
         self.deadline = NEVER
         self._server = server
@@ -281,7 +289,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
-        self.client = _client_address(transport.get_extra_info("peername"))
+        told = self._told_client
+        self.client = client_address(transport.get_extra_info("peername")) if told is None else told
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.deadline = monotonic() + self._settings.head_timeout
         self._server.opened(self)
@@ -492,7 +501,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.deadline = NEVER if self._timeout is None else monotonic() + self._timeout
 
 
-def _client_address(peername: object) -> bytes:
+def client_address(peername: object) -> bytes:
     """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
     if not isinstance(peername, tuple):
         return b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Iterable
@@ -11,7 +12,8 @@ from tornado.httpserver import HTTPServer
 
 from chp.config.settings import ProxySettings
 from chp.runtime import Runtime
-from chp.servers.connection import ClientConnection, RequestHandler
+from chp.servers.connection import ClientConnection, RequestHandler, client_address
+from chp.servers.proxy_protocol import receive_header
 from chp.sockets import probe_silent_peer
 
 _ACCEPTS_AT_ONCE = 100  # then other connections have their turn
@@ -65,7 +67,7 @@ class ProxyServer(HTTPServer):
 
     async def close_all_connections(self) -> None:
         """Abort what is still running."""
-        if self._ssl_context is not None:
+        if self._ssl_context is not None or self._settings.proxy_protocol:
             for task in list(self._accepting):
                 task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -109,7 +111,8 @@ class ProxyServer(HTTPServer):
             sock.setblocking(False)
             # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
             probe_silent_peer(sock)
-            task = self._runtime.loop.create_task(self._serve(sock))
+            serve = self._serve_behind_balancer if self._settings.proxy_protocol else self._serve
+            task = self._runtime.loop.create_task(serve(sock))
             self._accepting.add(task)
             task.add_done_callback(self._accepting.discard)
 
@@ -125,11 +128,34 @@ class ProxyServer(HTTPServer):
 
         loop.call_later(_ACCEPT_PAUSE, go_on)
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve_behind_balancer(self, sock: socket.socket) -> None:
+        """Serve a connection that begins with a PROXY header, before TLS."""
+        peer = b""
+        try:
+            peer = client_address(sock.getpeername())
+            receiving = receive_header(self._runtime.loop, sock)
+            told = await asyncio.wait_for(receiving, self._settings.head_timeout)
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            sock.close()
+            self._runtime.metrics.client_connections_closed["proxy_protocol"] += 1
+            reason = "no complete PROXY header in time" if isinstance(error, asyncio.TimeoutError) else error
+            line = f"Closed a connection of {peer.decode() or 'a local client'}: {reason}"
+            self._runtime.repeats.write(logging.INFO, ("PROXY header", str(reason)), line)
+            return
+        except BaseException:
+            sock.close()
+            raise
+        trusted = self._settings.trusted_proxies
+        if trusted is not None and not trusted.trusts(peer):
+            told = None
+        await self._serve(sock, told)
+
+    async def _serve(self, sock: socket.socket, told: bytes | None = None) -> None:
+        """Serve a connection; ``told`` is the client's address where a load balancer has said it."""
         timeout = self._settings.tls_handshake_timeout if self._ssl_context else None
         try:
             await self._runtime.loop.connect_accepted_socket(
-                lambda: ClientConnection(self, self._handler, self._runtime, self._settings),
+                lambda: ClientConnection(self, self._handler, self._runtime, self._settings, told),
                 sock,
                 ssl=self._ssl_context,
                 ssl_handshake_timeout=timeout,
