@@ -7,16 +7,21 @@ from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from chp.http1.fields import FieldRemover
-
 # Entries beside networks: peers on a unix socket, which have no address, and nobody at all.
 _UNIX, _NOBODY = "unix:", "none"
 # What a proxy in front says of the client. The last two are what Tornado believes beside X-Forwarded-*,
-# and so JupyterHub and Jupyter servers do.
-remove_claims = FieldRemover((b"x-forwarded-*", b"forwarded", b"x-real-ip", b"x-scheme"))
+# and so JupyterHub and Jupyter servers do; CGI, and so WSGI, can't tell underscores from hyphens.
+_CLAIMS = re.compile(
+    rb"\r\n(?:x[-_]forwarded[-_][^:\r]*|forwarded|x[-_]real[-_]ip|x[-_]scheme):[^\r]*", re.IGNORECASE
+)
 # As proxies write addresses into X-Forwarded-For: some with a port, IPv6 then in brackets.
 _ADDRESS = re.compile(rb"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 _KNOWN_PEERS = 4096  # addresses that are not looked up again
+
+
+def remove_claims(block: bytes) -> bytes:
+    """Return a block of fields without those that say who the client is."""
+    return _CLAIMS.sub(b"", block)
 
 
 class TrustedProxies:

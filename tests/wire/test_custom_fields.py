@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.echo import echo, request_at_backend
-from support.wire import Message, Peer, Script, backend, proxy
+from support.echo import answer, echo, request_at_backend
+from support.wire import Message, Peer, backend, proxy
 from traitlets import TraitError
 
 RESPONSE = (
@@ -12,15 +12,6 @@ RESPONSE = (
     b"X-Powered-By: p\r\nserver: again\r\nContent-Length: 2\r\n\r\nok"
 )
 HSTS = "Strict-Transport-Security: max-age=31536000"
-
-
-def answer(response: bytes) -> Script:
-    async def script(peer: Peer) -> None:
-        while True:
-            await peer.receive_message()
-            await peer.send(response)
-
-    return script
 
 
 @pytest.mark.parametrize(

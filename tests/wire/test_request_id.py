@@ -6,8 +6,8 @@ import asyncio
 import re
 
 import pytest
-from support.echo import echo, request_at_backend
-from support.wire import Message, Peer, Script, backend, proxy
+from support.echo import answer, echo, request_at_backend
+from support.wire import Message, Peer, backend, proxy
 from traitlets import TraitError
 
 NEW = re.compile(rb"[0-9a-f]{32}")
@@ -17,15 +17,6 @@ GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 def with_id(*values: bytes) -> bytes:
     lines = b"".join(b"x-request-id:" + value + b"\r\n" for value in values)
     return b"GET / HTTP/1.1\r\nHost: h\r\nA:\t1\r\n" + lines + b"\r\n"
-
-
-def answer(response: bytes) -> Script:
-    async def script(peer: Peer) -> None:
-        while True:
-            await peer.receive_message()
-            await peer.send(response)
-
-    return script
 
 
 async def test_there_is_none_by_default() -> None:

@@ -91,7 +91,7 @@ def test_list_members_in_lower_case(value: bytes, members: list[bytes]) -> None:
 
 
 def test_removed_lines_leave_the_others_as_they_are() -> None:
-    remove = FieldRemover([b"X-a", b"b-*", b"c.d"])
-    block = b"\r\nX-A: 1\r\nE:\t2 \r\nx-a:3\r\nB-: 4\r\nb-any: 5\r\nB: X-A: 6\r\nx-ab: 7\r\ncxd: 8\r\nC.D:"
+    remove = FieldRemover([b"X-a", b"c.d"])
+    block = b"\r\nX-A: 1\r\nE:\t2 \r\nx-a:3\r\nB: X-A: 6\r\nx-ab: 7\r\ncxd: 8\r\nC.D:"
     assert remove(block) == b"\r\nE:\t2 \r\nB: X-A: 6\r\nx-ab: 7\r\ncxd: 8"
     assert remove(b"") == b""

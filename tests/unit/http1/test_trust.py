@@ -72,6 +72,7 @@ def test_claims() -> None:
     block = (
         b"\r\nHost: h\r\nX-Forwarded-Server: a\r\nA:\t1 \r\nforwarded: for=b\r\nX-REAL-ip: c\r\nX-Scheme:\r\n"
         b"X-Forwarded: d\r\nX-Schemes: e\r\nB: Forwarded: f\r\nx-forwarded-prefix:g"
+        b"\r\nX_Forwarded_For: h\r\nX-Real_IP: i"
     )
     kept = b"\r\nHost: h\r\nA:\t1 \r\nX-Forwarded: d\r\nX-Schemes: e\r\nB: Forwarded: f"
     assert remove_claims(block) == kept
