@@ -77,7 +77,7 @@ class LoggedExchange(Exchange):
         self._record.received += len(content)
         super().forward(route, requested, content, complete)
 
-    def content_received(self, content: bytes, complete: bool) -> None:
+    def content_received(self, content: bytes | memoryview, complete: bool) -> None:
         if self._route is not None:
             self._record.received += len(content)
         super().content_received(content, complete)
@@ -88,7 +88,9 @@ class LoggedExchange(Exchange):
             self._record.sent += len(content)
         super().send_local(status, content, content_type)
 
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         if head is not None:
             self._response_began(head.status)
         self._record.sent += len(content)

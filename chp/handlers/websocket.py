@@ -8,7 +8,7 @@ from typing import Protocol
 
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
-from chp.sockets import peer_has_left
+from chp.sockets import LONG, bare_descriptor, peer_has_left, write_long
 
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
@@ -106,13 +106,14 @@ class Tunnel:
 class TunnelEnd(asyncio.BufferedProtocol):
     """One end of a tunnel: what it receives, the peer sends."""
 
-    __slots__ = ("ended", "peer", "transport", "tunnel")
+    __slots__ = ("descriptor", "ended", "peer", "transport", "tunnel")
 
     peer: TunnelEnd
 
     def __init__(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
         self.tunnel = tunnel
         self.transport = transport
+        self.descriptor = bare_descriptor(transport)
         self.ended = False  # it has said its last byte
 
     @property
@@ -131,7 +132,11 @@ class TunnelEnd(asyncio.BufferedProtocol):
         else:
             metrics.upstream_bytes_received += nbytes
             metrics.client_bytes_sent += nbytes
-        self.peer.transport.write(bytes(tunnel.runtime.view[:nbytes]))
+        peer, data = self.peer, tunnel.runtime.view[:nbytes]
+        if nbytes < LONG:
+            peer.transport.write(bytes(data))
+        else:
+            write_long(peer.transport, peer.descriptor, data)
         tunnel.route.touch()
         if tunnel.observer is not None:
             tunnel.observer.tunnel_moved(self is tunnel.client, nbytes)
