@@ -17,7 +17,9 @@ from chp.routing.route import format_time
 
 # What could end a line or a quoted word, or speak to a terminal.
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
-_UNSAFE_IN_JSON = re.compile("\x7f")  # all else is escaped there
+_DELETE = "\x7f"  # all else is escaped in JSON
+# json.dumps() would make one for each line, which is a fifth of its time.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _USER_AGENT = re.compile(rb"\r\nuser-agent:[ \t]*([^\r]*)", re.IGNORECASE)
 _ABSOLUTE_FORM = re.compile(rb"[^:/?#]*://[^/?#]*(/[^?#]*)?")
 
@@ -99,8 +101,8 @@ def json_line(record: Record) -> bytes:
         "end": record.end,
         "request_id": record.request_id or None,
     }
-    line = json.dumps(shown, separators=(",", ":")) + "\n"
-    return _UNSAFE_IN_JSON.sub(r"\\u007f", line).encode("ascii")
+    line = _encode(shown) + "\n"
+    return (line.replace(_DELETE, r"\u007f") if _DELETE in line else line).encode("ascii")
 
 
 FORMATS: dict[str, Callable[[Record], bytes]] = {"text": text_line, "json": json_line}
