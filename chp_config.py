@@ -247,10 +247,16 @@ c = get_config()  # noqa: F821
 # A load balancer in front of the proxy should have a shorter one than this.
 # c.ConfigurableProxy.keep_alive_timeout = 5000
 
+# How many milliseconds the health check says 503, with all else as before, until the proxy stops.
+#
+# So that a load balancer that asks for ``/_chp_healthz`` sends nothing more by the time the
+# proxy stops accepting. A second signal ends the wait.
+# c.ConfigurableProxy.drain_delay = 0
+
 # How many milliseconds requests that are under way get to finish when the proxy stops.
 #
 # Idle connections and WebSockets are closed at once. A second signal ends the wait.
-# c.ConfigurableProxy.drain_timeout = 5000
+# c.ConfigurableProxy.drain_timeout = 30000
 
 # Give up on a target that does not accept a connection within this many milliseconds.
 # c.ConfigurableProxy.connect_timeout = 10000
@@ -294,6 +300,12 @@ c = get_config()  # noqa: F821
 #
 # info says which routes come and go, warn what needs attention, error what failed.
 # c.ConfigurableProxy.log_level = 'info'
+
+# Write the log as JSON, an object on each line: ``time``, ``level``, ``logger``, ``message``.
+#
+# ``exception`` is there too where there was one. An error that keeps the proxy from
+# starting stays a plain line.
+# c.ConfigurableProxy.log_json = False
 
 # Write the process id to this file.
 #

@@ -32,13 +32,17 @@ class Metrics:
     """All counters and gauges of one proxy. Nothing is ever labelled by path."""
 
     __slots__ = (
+        "accept_pauses",
         "api_route_add",
         "api_route_delete",
         "api_route_get",
+        "certificate_expiry",
+        "certificate_reloads",
         "client_bytes_received",
         "client_bytes_sent",
         "client_connections",
         "client_connections_closed",
+        "config_reloads",
         "find_target_count",
         "find_target_seconds",
         "first_byte_seconds",
@@ -76,6 +80,7 @@ class Metrics:
         self.tunnels = 0
         self.upstream_connections = 0  # open, idle ones included
         self.upstream_connections_idle = 0
+        self.certificate_expiry: dict[str, int] = {}  # seconds since 1970, by server
         # Counters.
         self.client_bytes_received = 0
         self.client_bytes_sent = 0
@@ -84,6 +89,9 @@ class Metrics:
         self.client_connections_closed: Counter[str] = Counter()  # by reason
         self.upstream_errors: Counter[str] = Counter()  # by reason
         self.upstream_retries = 0
+        self.accept_pauses = 0
+        self.config_reloads = Counter({"ok": 0, "failed": 0})  # there from the start, for alerts
+        self.certificate_reloads = Counter({"ok": 0, "failed": 0})
         # Histograms.
         self.request_seconds = Histogram()
         self.first_byte_seconds = Histogram()

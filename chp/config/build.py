@@ -71,6 +71,24 @@ def api_tls(options: Options) -> ssl.SSLContext | None:
     )
 
 
+def tls_files(options: Options) -> dict[str, list[str]]:
+    """Return the files that belong to certificates, the certificate's own first: of ``"proxy"``, ``"api"``
+    and ``"client"`` (for https targets), as far as they have any.
+    """
+    o = options
+    sides = {
+        "proxy": [o.ssl_cert, o.ssl_key, o.ssl_ca, o.ssl_dhparam],
+        "api": [o.api_ssl_cert, o.api_ssl_key, o.api_ssl_ca, o.ssl_dhparam],
+        "client": [o.client_ssl_cert, o.client_ssl_key, o.client_ssl_ca],
+    }
+    named = {side: [path for path in paths if path] for side, paths in sides.items()}
+    if not o.ssl_cert:
+        del named["proxy"]
+    if not o.api_ssl_cert:
+        del named["api"]
+    return {side: paths for side, paths in named.items() if paths}
+
+
 def proxy_settings(options: Options) -> ProxySettings:
     """Return what the data plane reads: seconds, bytes. Raises :class:`ConfigError`."""
     # Of several with one name the last one is sent.

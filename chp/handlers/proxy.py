@@ -11,7 +11,7 @@ from typing import Literal
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers.errors import ErrorPages
-from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
+from chp.handlers.health import HEALTH_CONTENT_TYPE, HEALTH_PATH, Health
 from chp.handlers.websocket import Tunnel, open_tunnel
 from chp.http1.fields import drop_fields, parse_fields, write_fields
 from chp.http1.forwarded import forwarded_fields, received_fields
@@ -44,27 +44,33 @@ class ProxyHandler(RequestHandler):
         table: RouteTable,
         upstream: Upstream,
         error_pages: ErrorPages,
+        health: Health,
         proxy_request: ProxyRequestHook | None = None,
     ) -> None:
         """``proxy_request`` sees, and may change, the head of each outgoing request."""
         self.runtime = runtime
-        self.settings = settings
+        self.use(settings)
         self.upstream = upstream
         self.error_pages = error_pages
+        self.health = health
         self.proxy_request = proxy_request
-        self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
-        self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
-        self.custom_block = write_fields(settings.custom_fields)
         self.tunnels: set[Tunnel] = set()
         self.ending = False
         self._table = table
+
+    def use(self, settings: ProxySettings) -> None:
+        """Give these settings to exchanges from now on."""
+        self.settings = settings
+        self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
+        self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
+        self.custom_block = write_fields(settings.custom_fields)
 
     def handle(
         self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
     ) -> ClientExchange | None:
         exchange = Exchange(self, connection, head)
         if head.target == HEALTH_PATH:
-            exchange.send_local(200, HEALTH_BODY, b"application/json")
+            exchange.send_local(*self.health.answer(), HEALTH_CONTENT_TYPE)
             return exchange
         requested = parse_request_target(head.method, head.target)
         if requested.authority is not None:

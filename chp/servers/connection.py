@@ -244,6 +244,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif self._state == "lingering":
             self._transport.abort()
 
+    def settings_changed(self) -> None:
+        """Let the handler see the fields of the next request anew. Limits and timeouts stay."""
+        self._parser.forget_last_head()
+
     def deadline_passed(self) -> None:
         self.deadline = NEVER
         if self._state == "lingering":

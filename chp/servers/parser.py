@@ -58,6 +58,10 @@ class RequestParser:
         """Forget the request that was parsed."""
         self.complete = self._head_complete = False
 
+    def forget_last_head(self) -> None:
+        """Read the next head as if it were the first: what was made of the last one holds no longer."""
+        self._last_head = None
+
     def read_head(self, data: bytes) -> RequestHead | None:
         """Parse up to the end of a head; None: it has not come yet. What follows is in ``rest``."""
         if self._last_head is not None and not self.partial and len(data) <= self._max_head_size:

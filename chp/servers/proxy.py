@@ -11,11 +11,9 @@ from tornado.httpserver import HTTPServer
 
 from chp.config.settings import ProxySettings
 from chp.runtime import Runtime
+from chp.servers.accept import Acceptor
 from chp.servers.connection import ClientConnection, RequestHandler
 from chp.sockets import probe_silent_peer
-
-_ACCEPTS_AT_ONCE = 100  # then other connections have their turn
-_ACCEPT_PAUSE = 1.0  # seconds, when file descriptors or memory are used up
 
 
 class ProxyServer(HTTPServer):
@@ -36,32 +34,42 @@ class ProxyServer(HTTPServer):
         self.draining = False
         self._handler = handler
         self._runtime = runtime
-        self._settings = settings
         self._ssl_context = ssl_context
         self._clients: set[ClientConnection] = set()
         self._accepting: set[asyncio.Task[None]] = set()
-        self._listening: list[socket.socket] = []
-        runtime.ticker.limit_interval(settings.client_timeout)
-        runtime.ticker.limit_interval(settings.keep_alive_timeout)
-        runtime.ticker.limit_interval(settings.head_timeout)
-        runtime.ticker.limit_interval(settings.linger_timeout)
+        self._acceptor = Acceptor(runtime, self._accepted)
+        self.use(settings)
+
+    def use(self, settings: ProxySettings) -> None:
+        """Give these settings to connections from now on."""
+        self._settings = settings
+        ticker = self._runtime.ticker
+        ticker.limit_interval(settings.client_timeout)
+        ticker.limit_interval(settings.keep_alive_timeout)
+        ticker.limit_interval(settings.head_timeout)
+        ticker.limit_interval(settings.linger_timeout)
+        for connection in self._clients:
+            connection.settings_changed()
+
+    def use_tls(self, ssl_context: ssl.SSLContext | None) -> None:
+        """Speak TLS with this from now on. Not to begin or end it."""
+        self._ssl_context = ssl_context
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets. They are closed by :meth:`stop`."""
-        for listening in sockets:
-            self._listening.append(listening)
-            self._runtime.loop.add_reader(listening, self._accept, listening)
+        self._acceptor.listen(sockets)
 
     def stop(self) -> None:
         """Accept no more, close idle connections and tunnels. Running exchanges go on."""
         self.draining = True
-        for listening in self._listening:
-            self._runtime.loop.remove_reader(listening)
-            listening.close()
-        self._listening.clear()
+        self._acceptor.close()
+        self.close_idle()
+        self._handler.end_tunnels()
+
+    def close_idle(self) -> None:
+        """Close the connections without a request."""
         for connection in list(self._clients):
             connection.shut_down(force=False)
-        self._handler.end_tunnels()
 
     async def close_all_connections(self) -> None:
         """Abort what is still running."""
@@ -93,37 +101,13 @@ class ProxyServer(HTTPServer):
 
     # -- private -----------------------------------------------------------
 
-    def _accept(self, listening: socket.socket) -> None:
-        # Tornado's add_accept_handler() would call this for ever, with an error each
-        # time, once the process has no file descriptor left.
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                sock, _address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionAbortedError:
-                continue  # this one has left already
-            except OSError as error:
-                self._pause_accepting(listening, error)
-                return
-            sock.setblocking(False)
-            # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
-            probe_silent_peer(sock)
-            task = self._runtime.loop.create_task(self._serve(sock))
-            self._accepting.add(task)
-            task.add_done_callback(self._accepting.discard)
-
-    def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
-        """Leave new connections in the backlog for a moment: there is no room for them."""
-        self._runtime.log.error("Can't accept connections for the moment: %s", error.strerror)
-        loop = self._runtime.loop
-        loop.remove_reader(listening)
-
-        def go_on() -> None:
-            if listening in self._listening:
-                loop.add_reader(listening, self._accept, listening)
-
-        loop.call_later(_ACCEPT_PAUSE, go_on)
+    def _accepted(self, sock: socket.socket, _address: object) -> None:
+        sock.setblocking(False)
+        # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
+        probe_silent_peer(sock)
+        task = self._runtime.loop.create_task(self._serve(sock))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
 
     async def _serve(self, sock: socket.socket) -> None:
         timeout = self._settings.tls_handshake_timeout if self._ssl_context else None

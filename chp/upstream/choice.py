@@ -25,6 +25,10 @@ class ChosenUpstream(Upstream):
         self._direct.close_idle(origin)
         self._curl.close_idle(origin)
 
+    def use(self, settings: ProxySettings) -> None:
+        self._direct.use(settings)
+        self._curl.use(settings)
+
     async def close(self) -> None:
         await self._curl.close()
         await self._direct.close()

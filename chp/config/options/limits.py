@@ -39,8 +39,19 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True)
 
+    drain_delay = Integer(
+        0,
+        min=0,
+        help="""
+        How many milliseconds the health check says 503, with all else as before, until the proxy stops.
+
+        So that a load balancer that asks for ``/_chp_healthz`` sends nothing more by the time the
+        proxy stops accepting. A second signal ends the wait.
+        """,
+    ).tag(config=True)
+
     drain_timeout = Integer(
-        5000,
+        30_000,
         min=0,
         help="""
         How many milliseconds requests that are under way get to finish when the proxy stops.

@@ -30,6 +30,10 @@ def moved() -> Metrics:
     metrics.client_connections_closed["idle"] = 25
     metrics.upstream_errors["refused"] = 26
     metrics.upstream_retries = 27
+    metrics.config_reloads["ok"] = 29
+    metrics.certificate_reloads["failed"] = 30
+    metrics.certificate_expiry["proxy"] = 1_800_000_000
+    metrics.accept_pauses = 28
     return metrics
 
 
@@ -88,6 +92,16 @@ def test_our_own() -> None:
         'chp_upstream_errors_total{reason="refused"} 26',
         "# TYPE chp_upstream_retries_total counter",
         "chp_upstream_retries_total 27",
+        "# TYPE chp_accept_pauses_total counter",
+        "chp_accept_pauses_total 28",
+        "# TYPE chp_config_reloads_total counter",
+        'chp_config_reloads_total{result="ok"} 29',
+        'chp_config_reloads_total{result="failed"} 0',
+        "# TYPE chp_tls_certificate_reloads_total counter",
+        'chp_tls_certificate_reloads_total{result="ok"} 0',
+        'chp_tls_certificate_reloads_total{result="failed"} 30',
+        "# TYPE chp_tls_certificate_expiry_timestamp_seconds gauge",
+        'chp_tls_certificate_expiry_timestamp_seconds{server="proxy"} 1800000000',
     ]
 
 
