@@ -32,6 +32,7 @@ async def stop_servers(
     # Nothing new on any server, before the first connection is closed.
     for server in servers:
         server.stop()
+    tunnels_end = loop.time() + _TUNNEL_TIMEOUT
     await asyncio.sleep(_INTERVAL)  # for those who waited to be accepted to send their requests
     _close_idle(servers)
     if metrics.client_connections:
@@ -39,7 +40,7 @@ async def stop_servers(
     while metrics.client_connections and loop.time() < begin + timeout:
         await asyncio.sleep(_INTERVAL)
         _close_idle(servers)  # a response that began before the stop may have promised to go on
-    while metrics.tunnels and loop.time() < begin + _TUNNEL_TIMEOUT:
+    while metrics.tunnels and loop.time() < tunnels_end:
         await asyncio.sleep(_INTERVAL)
     requests = metrics.client_connections
     closing = asyncio.gather(*(server.close_all_connections() for server in servers))

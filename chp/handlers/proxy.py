@@ -88,10 +88,13 @@ class ProxyHandler(RequestHandler):
             exchange.forward(route, requested, content, complete)
         return exchange
 
-    def end_tunnels(self) -> None:
+    def end_tunnels(self, *, force: bool) -> None:
         self.ending = True
         for tunnel in list(self.tunnels):
-            tunnel.abort()
+            if force:
+                tunnel.abort()
+            else:
+                tunnel.leave()
 
 
 State = Literal[
@@ -276,17 +279,27 @@ class Exchange(ClientExchange, Receiver):
         self._stream = None
         handler = self._handler
         handler.runtime.metrics.requests_proxy[101] += 1
-        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.head.upgrade)
+        protocol = head.upgrade or self.head.upgrade
+        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
-        tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
+        tunnel = open_tunnel(
+            handler.runtime,
+            self._route,
+            client,
+            transport,
+            handler.tunnels,
+            websocket=protocol.lower() == b"websocket",
+        )
         if write_paused:
             tunnel.client.pause_writing()
-        client.write(_head(head, switch) + early)
+        client.write(_head(head, switch))
+        if early:
+            tunnel.client.send(early)
         if ahead:
-            transport.write(ahead)
+            tunnel.upstream.send(ahead)
         if handler.ending:
-            tunnel.abort()
+            tunnel.leave()
 
     def failed(self, error: UpstreamError) -> None:
         self._stream = None

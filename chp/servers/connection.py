@@ -72,8 +72,8 @@ class RequestHandler(ABC):
         """
 
     @abstractmethod
-    def end_tunnels(self) -> None:
-        """Close what became of upgraded connections: the server stops."""
+    def end_tunnels(self, *, force: bool) -> None:
+        """Close what became of upgraded connections: the server stops. ``force``: abort them."""
 
 
 # Plain strings: the hash of an Enum's member is a Python call, and costs 0.3 µs.

@@ -64,7 +64,7 @@ class ProxyServer(HTTPServer):
         self.draining = True
         self._acceptor.close()
         self.close_idle()
-        self._handler.end_tunnels()
+        self._handler.end_tunnels(force=False)
 
     def close_idle(self) -> None:
         """Close the connections without a request."""
@@ -79,7 +79,7 @@ class ProxyServer(HTTPServer):
         await asyncio.gather(*self._accepting, return_exceptions=True)
         for connection in list(self._clients):
             connection.shut_down(force=True)
-        self._handler.end_tunnels()
+        self._handler.end_tunnels(force=True)
         for _ in range(100):  # connection_lost() is called by one of the loop's next turns
             if not self._clients:
                 return
