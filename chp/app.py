@@ -283,13 +283,17 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         """Read the configuration file and all certificates again, and go on with what is new.
 
         Without :meth:`initialize`, what counts are the options of this object as they are now. What
-        can't be used is an error in the log, and everything stays as it was.
+        can't be used is an error in the log, and everything stays as it was. Nothing is done where no
+        servers run.
         """
+
+        if self._reloader is None:
+            return
 
         def read() -> Options:
             return self if self._line is None else read_options(self._read_config(self._line), type(self))
 
-        reloaded = None if self._reloader is None else self._reloader.reload(read)
+        reloaded = self._reloader.reload(read)
         if reloaded is not None:
             options, changed = reloaded
             for name in changed:
@@ -298,8 +302,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
 
     async def stop(self) -> None:
         """Stop listening, close every connection, and release everything. No error if nothing runs."""
-        await self._closing.pop_all().aclose()
         self._reloader = None
+        await self._closing.pop_all().aclose()
 
     async def _close_servers(self, health: Health, metrics: Metrics) -> None:
         health.stopping = True
@@ -351,6 +355,9 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         stopping.set()
 
     def _on_hangup(self) -> None:
+        if self._reloader is None:
+            self.log.warning("Not reloaded: the proxy is starting or stopping")
+            return
         notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
         self.reload()
         logs.adopt_library_loggers(self.log)  # its handlers are new where its level is

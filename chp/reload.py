@@ -105,6 +105,8 @@ class Reloader:
     async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
+            if not build.tls_files(self._options):
+                continue
             # In a thread: a file system may take its time.
             now = await asyncio.to_thread(_stamps, self._options)
             for side, its_stamp in now.items():

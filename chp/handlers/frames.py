@@ -1,4 +1,4 @@
-"""Where the frames of a WebSocket end (RFC 6455, section 5.2): only there the proxy may say goodbye itself."""
+"""Where the frames of a WebSocket end (RFC 6455, section 5.2): there the proxy may say goodbye itself."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class ProcessOptions(HasTraits):
 
         info says which routes come and go, warn what needs attention, error what failed.
         """,
-    ).tag(config=True, metavar="LEVEL")
+    ).tag(config=True, live=True, metavar="LEVEL")
 
     log_json = Bool(
         False,
@@ -54,7 +54,7 @@ class ProcessOptions(HasTraits):
         ``exception`` is there too where there was one. An error that keeps the proxy from
         starting stays a plain line.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     pid_file = Unicode(
         "",
