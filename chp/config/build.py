@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Collection
 from pathlib import Path
 
+from chp import descriptors
 from chp.config import tls
 from chp.config.listen import Endpoint
 from chp.config.options import Options
@@ -120,7 +121,11 @@ def proxy_settings(options: Options) -> ProxySettings:
         connect_timeout=options.connect_timeout / 1000,
         tls_handshake_timeout=options.tls_handshake_timeout / 1000,
         max_head_size=options.max_head_size,
+        max_request_line=options.max_request_line,
         max_field_count=options.max_field_count,
+        max_connections=options.max_connections or descriptors.connections(),
+        max_connections_per_address=options.max_connections_per_address,
+        max_connections_per_target=options.max_connections_per_target,
         write_buffer_high=options.write_buffer_high,
         pool_idle_timeout=options.pool_idle_timeout / 1000,
         pool_max_idle=options.pool_max_idle,

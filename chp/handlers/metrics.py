@@ -156,6 +156,12 @@ def _families(m: Metrics, routes: int) -> Iterator[tuple[str, str, str, Iterable
     )
     yield (
         "counter",
+        "chp_limit_reached_total",
+        "How often a limit refused or closed something, by the option that sets it",
+        _labelled("limit", m.limits_reached),
+    )
+    yield (
+        "counter",
         "chp_config_reloads_total",
         "Reloads of the configuration by result: ok, or failed, and then all is as it was",
         _labelled("result", m.config_reloads),

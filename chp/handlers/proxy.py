@@ -286,6 +286,7 @@ class Exchange(ClientExchange, Receiver):
         tunnel = open_tunnel(
             handler.runtime,
             self._route,
+            self._connection.client,
             client,
             transport,
             handler.tunnels,

@@ -24,14 +24,15 @@ LEAVING_TIMEOUT = 1.0
 def open_tunnel(
     runtime: Runtime,
     route: Route,
+    address: bytes,
     client: asyncio.Transport,
     upstream: asyncio.Transport,
     tunnels: set[Tunnel],
     *,
     websocket: bool,
 ) -> Tunnel:
-    """Join two transports. They belong to the tunnel from now on."""
-    tunnel = Tunnel(runtime, route, tunnels)
+    """Join two transports. They belong to the tunnel from now on. ``address`` is the client's."""
+    tunnel = Tunnel(runtime, route, address, tunnels)
     tunnel.client = TunnelEnd(tunnel, client, Frames(masked=True) if websocket else None)
     tunnel.upstream = TunnelEnd(tunnel, upstream, Frames(masked=False) if websocket else None)
     tunnel.client.peer = tunnel.upstream
@@ -44,14 +45,25 @@ def open_tunnel(
 class Tunnel:
     """A pair of ends, and what they share."""
 
-    __slots__ = ("client", "deadline", "open_ends", "patience", "route", "runtime", "tunnels", "upstream")
+    __slots__ = (
+        "address",
+        "client",
+        "deadline",
+        "open_ends",
+        "patience",
+        "route",
+        "runtime",
+        "tunnels",
+        "upstream",
+    )
 
     client: TunnelEnd
     upstream: TunnelEnd
 
-    def __init__(self, runtime: Runtime, route: Route, tunnels: set[Tunnel]) -> None:
+    def __init__(self, runtime: Runtime, route: Route, address: bytes, tunnels: set[Tunnel]) -> None:
         self.runtime = runtime
         self.route = route
+        self.address = address
         self.tunnels = tunnels
         self.open_ends = 2
         self.deadline = NEVER
@@ -88,6 +100,7 @@ class Tunnel:
         else:
             self.tunnels.discard(self)
             self.runtime.metrics.tunnels -= 1
+            self.runtime.clients.closed(self.address)
             self.runtime.ticker.forget(self)
 
 

@@ -16,6 +16,7 @@ from chp.runtime import NEVER, Runtime
 
 _ACCEPTS_AT_ONCE = 100  # then other connections have their turn
 _ACCEPT_PAUSE = 1.0  # seconds, when file descriptors or memory are used up
+_FULL_PAUSE = 0.1  # seconds, when there are as many connections as may be
 _LOG_INTERVAL = 60.0  # seconds between two lines that say so
 
 
@@ -26,9 +27,16 @@ class Acceptor:
     process has no file descriptor left: the socket stays readable.
     """
 
-    def __init__(self, runtime: Runtime, accepted: Callable[[socket.socket, Any], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        accepted: Callable[[socket.socket, Any], None],
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``is_full`` tells that no connection is to be accepted for now."""
         self._runtime = runtime
         self._accepted = accepted
+        self._is_full = is_full
         self._listening: list[socket.socket] = []
         self._logged = -NEVER
 
@@ -42,12 +50,19 @@ class Acceptor:
         """Accept no more, after those that have been waiting."""
         for listening in self._listening:
             self._runtime.loop.remove_reader(listening)
-            self._accept(listening)
+            if not self._is_full():
+                self._accept(listening)
             listening.close()
         self._listening.clear()
 
     def _accept(self, listening: socket.socket) -> None:
+        if self._is_full():
+            self._runtime.metrics.limits_reached["max_connections"] += 1
+            self._pause(listening, "there are as many as may be (max_connections)", _FULL_PAUSE)
+            return
         for _ in range(_ACCEPTS_AT_ONCE):
+            if self._is_full():
+                return  # if somebody is waiting, this is called again
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -55,24 +70,28 @@ class Acceptor:
             except ConnectionAbortedError:
                 continue  # this one has left already
             except OSError as error:
-                self._pause(listening, error)
+                self._runtime.metrics.accept_pauses += 1
+                self._pause(listening, str(error.strerror), _ACCEPT_PAUSE)
                 return
             self._accepted(sock, address)
 
-    def _pause(self, listening: socket.socket, error: OSError) -> None:
+    def _pause(self, listening: socket.socket, reason: str, seconds: float) -> None:
         """Leave new connections in the backlog for a moment: there is no room for them."""
         loop = self._runtime.loop
-        self._runtime.metrics.accept_pauses += 1
         if monotonic() - self._logged >= _LOG_INTERVAL:
             self._logged = monotonic()
-            self._runtime.log.error("Can't accept connections for the moment: %s", error.strerror)
+            self._runtime.log.error("Can't accept connections for the moment: %s", reason)
         loop.remove_reader(listening)
 
         def go_on() -> None:
-            if listening in self._listening:
+            if listening not in self._listening:
+                return
+            if self._is_full():
+                loop.call_later(_FULL_PAUSE, go_on)
+            else:
                 loop.add_reader(listening, self._accept, listening)
 
-        loop.call_later(_ACCEPT_PAUSE, go_on)
+        loop.call_later(seconds, go_on)
 
 
 class PatientServer(HTTPServer):

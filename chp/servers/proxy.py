@@ -6,14 +6,17 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterable
+from time import monotonic
 
 from tornado.httpserver import HTTPServer
 
 from chp.config.settings import ProxySettings
-from chp.runtime import Runtime
+from chp.runtime import NEVER, Runtime
 from chp.servers.accept import Acceptor
 from chp.servers.connection import ClientConnection, RequestHandler
 from chp.sockets import probe_silent_peer
+
+_LOG_INTERVAL = 60.0  # seconds between two lines that say that connections are refused
 
 
 class ProxyServer(HTTPServer):
@@ -37,7 +40,8 @@ class ProxyServer(HTTPServer):
         self._ssl_context = ssl_context
         self._clients: set[ClientConnection] = set()
         self._accepting: set[asyncio.Task[None]] = set()
-        self._acceptor = Acceptor(runtime, self._accepted)
+        self._acceptor = Acceptor(runtime, self._accepted, self._is_full)
+        self._refusal_logged = -NEVER
         self.use(settings)
 
     def use(self, settings: ProxySettings) -> None:
@@ -101,27 +105,66 @@ class ProxyServer(HTTPServer):
 
     # -- private -----------------------------------------------------------
 
-    def _accepted(self, sock: socket.socket, _address: object) -> None:
+    def _is_full(self) -> bool:
+        limit = self._settings.max_connections
+        return 0 < limit <= self._runtime.clients.total
+
+    def _accepted(self, sock: socket.socket, address: object) -> None:
+        client = _client_address(address)
+        clients = self._runtime.clients
+        limit = self._settings.max_connections_per_address
+        if client and 0 < limit <= clients.by_address.get(client, 0):
+            sock.close()
+            self._note_refusal(client, limit)
+            return
         sock.setblocking(False)
         # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
         probe_silent_peer(sock)
-        task = self._runtime.loop.create_task(self._serve(sock))
+        clients.opened(client)
+        task = self._runtime.loop.create_task(self._serve(sock, client))
         self._accepting.add(task)
         task.add_done_callback(self._accepting.discard)
 
-    async def _serve(self, sock: socket.socket) -> None:
+    def _note_refusal(self, client: bytes, limit: int) -> None:
+        self._runtime.metrics.limits_reached["max_connections_per_address"] += 1
+        if monotonic() - self._refusal_logged >= _LOG_INTERVAL:
+            self._refusal_logged = monotonic()
+            self._runtime.log.warning(
+                "Refused a connection of %s, which has %d (max_connections_per_address)",
+                client.decode(),
+                limit,
+            )
+
+    async def _serve(self, sock: socket.socket, client: bytes) -> None:
         timeout = self._settings.tls_handshake_timeout if self._ssl_context else None
+        connection = ClientConnection(self, self._handler, self._runtime, self._settings, client)
         try:
             await self._runtime.loop.connect_accepted_socket(
-                lambda: ClientConnection(self, self._handler, self._runtime, self._settings),
+                lambda: connection,
                 sock,
                 ssl=self._ssl_context,
                 ssl_handshake_timeout=timeout,
             )
         except (OSError, ssl.SSLError, asyncio.TimeoutError) as error:
-            self._runtime.metrics.client_connections_closed["tls_handshake"] += 1
+            metrics = self._runtime.metrics
+            metrics.client_connections_closed["tls_handshake"] += 1
+            if isinstance(error, ConnectionAbortedError):  # what asyncio and uvloop make of a timeout
+                metrics.limits_reached["tls_handshake_timeout"] += 1
             self._runtime.log.debug("A client's connection failed before its first request: %s", error)
             sock.close()
+        finally:
+            if not connection.made:  # else it says itself when it is closed
+                self._runtime.clients.closed(client)
+
+
+def _client_address(address: object) -> bytes:
+    """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
+    if not isinstance(address, tuple):
+        return b""
+    ip = str(address[0])
+    if ip.startswith("::ffff:") and "." in ip:
+        ip = ip[7:]
+    return ip.split("%")[0].encode()
 
 
 def _refuse_tornado_request(request: object) -> None:

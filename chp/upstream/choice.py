@@ -8,6 +8,7 @@ from chp.runtime import Runtime
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
 from chp.upstream.direct import DirectUpstream
+from chp.upstream.limit import LimitedUpstream
 
 
 class ChosenUpstream(Upstream):
@@ -43,7 +44,8 @@ class ChosenUpstream(Upstream):
 
 
 def make_upstream(runtime: Runtime, settings: ProxySettings) -> Upstream:
-    """Make what ``ConfigurableProxy.upstream`` asks for."""
-    if settings.upstream == "direct":
-        return DirectUpstream(runtime, settings)
-    return ChosenUpstream(runtime, settings)
+    """Make what ``ConfigurableProxy.upstream`` asks for, with ``max_connections_per_target``."""
+    kind = DirectUpstream if settings.upstream == "direct" else ChosenUpstream
+    upstream: Upstream = kind(runtime, settings)
+    limit = settings.max_connections_per_target
+    return LimitedUpstream(runtime, limit, upstream) if limit else upstream

@@ -109,6 +109,16 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
+    max_request_line = Integer(
+        16 * 1024,
+        min=128,
+        help="""
+        The longest first line of a request, in bytes; with a longer one it gets a 414.
+
+        It is method, path and query. It is a part of the head, and counts for ``max_head_size`` too.
+        """,
+    ).tag(config=True, live=True)
+
     max_field_count = Integer(
         256,
         min=1,
@@ -129,4 +139,38 @@ class LimitOptions(HasTraits):
         1024 * 1024,
         min=1,
         help="The largest body of a REST API request, in bytes; a larger one gets a 413.",
+    ).tag(config=True)
+
+    max_connections = Integer(
+        0,
+        min=0,
+        help="""
+        How many connections of clients, WebSockets included, may be open at a time; 0: by the limit of files.
+
+        With more, the proxy stops accepting until one of them ends, and those who come wait in the
+        kernel's backlog, as with HAProxy's maxconn; health checks wait with them. The default is
+        half of the process's limit of open files (less 64 for other things), so that each connection
+        finds a file descriptor for its target.
+        """,
+    ).tag(config=True, live=True)
+
+    max_connections_per_address = Integer(
+        0,
+        min=0,
+        help="""
+        How many connections one client's address may have open at a time; 0: any number.
+
+        One more is closed at once, without an answer, and before TLS. The address is that of the
+        connection: behind a load balancer, or for users behind one NAT, all have the same.
+        """,
+    ).tag(config=True, live=True)
+
+    max_connections_per_target = Integer(
+        0,
+        min=0,
+        help="""
+        How many requests and WebSockets may be under way to one target at a time; 0: any number.
+
+        One more gets a 503 at once. All routes with the same host and port count together.
+        """,
     ).tag(config=True)

@@ -18,7 +18,7 @@ def test_all_options_are_live_but_these():
     addresses = {f"{name}{what}" for name in ("", "api_", "metrics_") for what in ("ip", "port", "socket")}
     redirects = {"redirect_port", "redirect_to"}
     routes = {"auth_token", "api_max_body_size", "default_target", "host_routing", "storage_backend"}
-    process = {"event_loop", "pid_file", "upstream"}
+    process = {"event_loop", "max_connections_per_target", "pid_file", "upstream"}
     live = set(Options.class_trait_names(config=True, live=True))
     assert set(Options.class_trait_names(config=True)) - live == addresses | redirects | routes | process
 

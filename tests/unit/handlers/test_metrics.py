@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chp import __version__
 from chp.handlers.metrics import make_metrics_application, render
-from chp.metrics import Metrics
+from chp.metrics import LIMITS, Metrics
 
 
 def moved() -> Metrics:
@@ -34,6 +34,7 @@ def moved() -> Metrics:
     metrics.certificate_reloads["failed"] = 30
     metrics.certificate_expiry["proxy"] = 1_800_000_000
     metrics.accept_pauses = 28
+    metrics.limits_reached["max_head_size"] = 31
     return metrics
 
 
@@ -94,6 +95,11 @@ def test_our_own() -> None:
         "chp_upstream_retries_total 27",
         "# TYPE chp_accept_pauses_total counter",
         "chp_accept_pauses_total 28",
+        "# TYPE chp_limit_reached_total counter",
+        *(
+            f'chp_limit_reached_total{{limit="{name}"}} {31 if name == "max_head_size" else 0}'
+            for name in LIMITS
+        ),
         "# TYPE chp_config_reloads_total counter",
         'chp_config_reloads_total{result="ok"} 29',
         'chp_config_reloads_total{result="failed"} 0',
