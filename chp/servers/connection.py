@@ -261,6 +261,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def settings_changed(self) -> None:
         """Let the handler see the fields of the next request anew. Limits and timeouts stay."""
         self._parser.forget_last_head()
+        if self._head is not None:
+            self._head.forwarded_block = None  # it may be forwarded later
 
     def deadline_passed(self) -> None:
         self.deadline = NEVER
