@@ -93,6 +93,24 @@ async def test_new_exchanges_get_new_settings_on_the_same_connection() -> None:
                 assert header[0].encode() in last
 
 
+async def test_a_request_that_waited_for_its_route_gets_new_settings_too() -> None:
+    async with backend() as server, proxy() as chp:
+        await chp.add_route("/a", server.url)
+        peer = await chp.connect()
+        await peer.send(GET.replace(b"/", b"/a", 1))
+        assert (await peer.receive_message()).status == 200
+        chp.app.table.link._set_behind()
+        await peer.send(GET.replace(b"/", b"/b", 1))  # the same fields, and no route yet
+        await until(lambda: chp.app.metrics.store_waits == 1)
+        chp.app.custom_header = ["X-New: 1"]
+        chp.app.reload()
+        await chp.add_route("/b", server.url)
+        chp.app.table.link._in_step()
+        assert (await peer.receive_message()).status == 200
+        assert b"GET /b HTTP/1.1" in server.all_received
+        assert b"X-New: 1" in server.all_received
+
+
 async def test_what_runs_goes_on(tmp_path: Path) -> None:
     """A response in the middle, an upload, a tunnel, and a request that waits for its answer."""
     go_on = asyncio.Event()
