@@ -104,12 +104,12 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
     )
 
     stop_timeout = Float(
-        10.0,
+        35.0,
         config=True,
         help="""
         How many seconds the proxy gets to end before it is killed.
 
-        It should be more than the proxy's own ``drain_timeout`` (5 seconds by default), in which
+        It should be more than the proxy's own ``drain_timeout`` (30 seconds by default), in which
         requests that are under way may finish.
         """,
     )

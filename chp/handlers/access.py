@@ -101,8 +101,10 @@ class LoggedExchange(Exchange):
         self._record.sent += len(early)
         super().upgraded(head, transport, early)
 
-    def _open_tunnel(self, client: asyncio.Transport, upstream: asyncio.Transport) -> Tunnel:
-        tunnel = super()._open_tunnel(client, upstream)
+    def _open_tunnel(
+        self, client: asyncio.Transport, upstream: asyncio.Transport, *, websocket: bool
+    ) -> Tunnel:
+        tunnel = super()._open_tunnel(client, upstream, websocket=websocket)
         tunnel.observer = self
         return tunnel
 

@@ -311,6 +311,8 @@ class _ApiHandler(RequestHandler):
         self.recorded = True
         status = self.get_status()
         self.context.metrics.requests_api[status] += 1
+        if status == 413:
+            self.context.metrics.limits_reached["api_max_body_size"] += 1
         level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
         line = f"{status} {self._request_line()} {printable(self.reason)}"
         self.context.log.log(level, "%s", line.rstrip())

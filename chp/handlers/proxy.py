@@ -12,7 +12,7 @@ from chp.config.settings import ProxySettings
 from chp.errors import BadRequest, UpstreamError
 from chp.handlers.errors import ErrorPages
 from chp.handlers.fields import FieldRules
-from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
+from chp.handlers.health import HEALTH_CONTENT_TYPE, HEALTH_PATH, Health
 from chp.handlers.waiting import WaitingRequest
 from chp.handlers.websocket import Tunnel, open_tunnel
 from chp.http1.fields import parse_fields, write_fields
@@ -46,22 +46,28 @@ class ProxyHandler(RequestHandler):
         table: RouteTable,
         upstream: Upstream,
         error_pages: ErrorPages,
+        health: Health,
         proxy_request: ProxyRequestHook | None = None,
         access_log: AccessLog | None = None,
     ) -> None:
         """``proxy_request`` sees, and may change, the head of each outgoing request."""
         self.runtime = runtime
-        self.settings = settings
+        self.use(settings)
         self.upstream = upstream
         self.error_pages = error_pages
+        self.health = health
         self.proxy_request = proxy_request
         self.access_log = access_log
-        self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
-        self.fields = FieldRules(settings)
         self.tunnels: set[Tunnel] = set()
         self.ending = False
         self.table = table
         self.link = table.link
+
+    def use(self, settings: ProxySettings) -> None:
+        """Give these settings to exchanges from now on."""
+        self.settings = settings
+        self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
+        self.fields = FieldRules(settings)
 
     def handle(
         self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
@@ -69,7 +75,7 @@ class ProxyHandler(RequestHandler):
         log = self.access_log
         exchange = Exchange(self, connection, head) if log is None else log.exchange(self, connection, head)
         if head.target == HEALTH_PATH:
-            exchange.send_local(200, HEALTH_BODY, b"application/json")
+            exchange.send_local(*self.health.answer(), HEALTH_CONTENT_TYPE)
             return exchange
         requested = parse_request_target(head.method, head.target)
         if requested.authority is not None:
@@ -97,10 +103,13 @@ class ProxyHandler(RequestHandler):
         if self.access_log is not None:
             self.access_log.refused(self, connection, head, error)
 
-    def end_tunnels(self) -> None:
+    def end_tunnels(self, *, force: bool) -> None:
         self.ending = True
         for tunnel in list(self.tunnels):
-            tunnel.abort()
+            if force:
+                tunnel.abort()
+            else:
+                tunnel.leave()
 
 
 State = Literal[
@@ -320,21 +329,24 @@ class Exchange(ClientExchange, Receiver):
         self._stream = None
         handler = self._handler
         handler.runtime.metrics.requests_proxy[101] += 1
-        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.head.upgrade)
+        protocol = head.upgrade or self.head.upgrade
+        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         if handler.fields.changes_responses:
             head.block = self._change_fields(head.block)
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
-        tunnel = self._open_tunnel(client, transport)
+        tunnel = self._open_tunnel(client, transport, websocket=protocol.lower() == b"websocket")
         if write_paused:
             tunnel.client.pause_writing()
-        client.write(_head(head, switch) + early)
+        client.write(_head(head, switch))
+        if early:
+            tunnel.client.send(early)
         if ahead:
-            transport.write(ahead)
+            tunnel.upstream.send(ahead)
             if tunnel.observer is not None:
                 tunnel.observer.tunnel_moved(True, len(ahead))
         if handler.ending:
-            tunnel.abort()
+            tunnel.leave()
 
     def failed(self, error: UpstreamError) -> None:
         self._stream = None
@@ -356,24 +368,25 @@ class Exchange(ClientExchange, Receiver):
 
     # -- private -----------------------------------------------------------
 
-    def _open_tunnel(self, client: asyncio.Transport, upstream: asyncio.Transport) -> Tunnel:
+    def _open_tunnel(
+        self, client: asyncio.Transport, upstream: asyncio.Transport, *, websocket: bool
+    ) -> Tunnel:
         assert self._route is not None
-        handler = self._handler
-        return open_tunnel(handler.runtime, self._route, client, upstream, handler.tunnels)
+        handler, address = self._handler, self._connection.client
+        return open_tunnel(
+            handler.runtime, self._route, address, client, upstream, handler.tunnels, websocket=websocket
+        )
 
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
         handler, head, target = self._handler, self.head, route.target
         settings, fields = handler.settings, handler.fields
-        made = head.forwarded_block
+        block = head.forwarded_block
         if head.host is None or settings.change_origin:
             # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
             block = fields.outgoing(head, target.host_field, self._connection)
-        elif made is not None and made[0] is fields:
-            block = made[1]
-        else:
-            block = fields.outgoing(head, head.host, self._connection)
-            head.forwarded_block = (fields, block)
+        elif block is None:
+            block = head.forwarded_block = fields.outgoing(head, head.host, self._connection)
         if self.request_id:
             block += fields.id_line(self.request_id)
         return UpstreamRequest(

@@ -70,8 +70,7 @@ class RequestHead:
     upgrade: bytes  # protocols that the client would switch to, comma-separated
     keep_alive: bool
     forwarded: dict[bytes, bytes]  # X-Forwarded-*, by name in lower case
-    # For the handler: what it made of the fields, and by which of its rules.
-    forwarded_block: tuple[object, bytes] | None
+    forwarded_block: bytes | None  # for the handler: what it made of the fields
     # What the next head begins and ends with, if this one is repeated but for its target; the
     # end is empty if this one can't be.
     _repeated_method: bytes

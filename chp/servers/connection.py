@@ -80,8 +80,8 @@ class RequestHandler(ABC):
         """The connection answers a request itself, and closes; ``head`` is None if that was no head."""
 
     @abstractmethod
-    def end_tunnels(self) -> None:
-        """Close what became of upgraded connections: the server stops."""
+    def end_tunnels(self, *, force: bool) -> None:
+        """Close what became of upgraded connections: the server stops. ``force``: abort them."""
 
 
 # Plain strings: the hash of an Enum's member is a Python call, and costs 0.3 µs.
@@ -125,7 +125,6 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_settings",
         "_state",
         "_timeout",
-        "_told_client",
         "_transport",
         "_unsent",
         "_upstream_slow",
@@ -141,11 +140,10 @@ class ClientConnection(asyncio.BufferedProtocol):
         handler: RequestHandler,
         runtime: Runtime,
         settings: ProxySettings,
-        told_client: bytes | None = None,
+        client: bytes,
     ) -> None:
-        """``told_client`` is the client's IP address, if the peer is a load balancer that has said it."""
-        self.client = b""  # IP address; empty for a unix socket
-        self._told_client = told_client
+        """``client`` is its IP address, which a load balancer may have said; empty for a unix socket."""
+        self.client = client
         self.tls = False
         self.deadline = NEVER
         self._server = server
@@ -167,7 +165,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._upstream_slow = False
         self._write_paused = False
         self._ahead = b""  # received, and not yet parsed
-        self._parser = RequestParser(settings.max_head_size, settings.max_field_count)
+        self._parser = RequestParser(
+            settings.max_head_size, settings.max_request_line, settings.max_field_count
+        )
         self._head: RequestHead | None = None  # of the request that is being answered
 
     # -- for exchanges -----------------------------------------------------
@@ -248,7 +248,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def detach(self) -> tuple[asyncio.Transport, bytes]:
         """Give the transport away, with the bytes that came behind the request.
 
-        The caller must set a protocol of its own before it returns to the loop.
+        It stays one of the runtime's clients until the new owner says that it is closed. The caller
+        must set a protocol of its own before it returns to the loop.
         """
         self._move("detached")
         self._exchange = None
@@ -259,6 +260,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         return self._transport, ahead
 
     # -- for the server ----------------------------------------------------
+
+    @property
+    def made(self) -> bool:
+        """Tell whether it was ever open: the handshake, if there was one, is behind it."""
+        return self._transport is not None
 
     def shut_down(self, *, force: bool) -> None:
         """Close when idle; ``force``: in any case."""
@@ -271,6 +277,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif self._state == "lingering":
             self._transport.abort()
 
+    def settings_changed(self) -> None:
+        """Let the handler see the fields of the next request anew. Limits and timeouts stay."""
+        self._parser.forget_last_head()
+        if self._head is not None:
+            self._head.forwarded_block = None  # it may be forwarded later
+
     def deadline_passed(self) -> None:
         self.deadline = NEVER
         if self._state == "lingering":
@@ -282,7 +294,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._closing("timeout")
             self._transport.abort()
         elif self._parser.partial:
-            self._refuse(BadRequest("the request's head took too long", 408))
+            self._refuse(BadRequest("the request's head took too long", 408, limit="head_timeout"))
         else:
             self._close("keep_alive_timeout")
 
@@ -296,8 +308,6 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
         self._descriptor = bare_descriptor(transport)
-        told = self._told_client
-        self.client = client_address(transport.get_extra_info("peername")) if told is None else told
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.deadline = monotonic() + self._settings.head_timeout
         self._server.opened(self)
@@ -335,6 +345,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._metrics.client_connections_closed[reason] += 1
         self._runtime.log.debug("Connection of %s closed: %s", self.client.decode(), reason)
         self._server.forget(self)
+        self._runtime.clients.closed(self.client)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -432,6 +443,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                 return
         self._metrics.requests_proxy[error.status] += 1
         self._handler.refused(self, self._head, error)
+        if error.limit:
+            self._metrics.limits_reached[error.limit] += 1
         client = self.client.decode() or "a local client"
         self._runtime.log.info("%d to %s: %s", error.status, client, error)
         head_only = self._head is not None and self._head.method == b"HEAD"
@@ -506,13 +519,3 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.deadline = min(now + self._settings.linger_timeout, self._linger_until)
         elif self._state != "head":
             self.deadline = NEVER if self._timeout is None else monotonic() + self._timeout
-
-
-def client_address(peername: object) -> bytes:
-    """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
-    if not isinstance(peername, tuple):
-        return b""
-    address = str(peername[0])
-    if address.startswith("::ffff:") and "." in address:
-        address = address[7:]
-    return address.split("%")[0].encode()

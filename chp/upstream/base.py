@@ -25,6 +25,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from chp.config.settings import ProxySettings
 from chp.http1.fields import Field, parse_fields, write_fields
 from chp.http1.framing import IDEMPOTENT_METHODS
 from chp.http1.head import ResponseHead
@@ -158,6 +159,10 @@ class Upstream(ABC):
     @abstractmethod
     def close_idle(self, origin: Origin) -> None:
         """Close the idle connections to an origin. Running exchanges go on."""
+
+    @abstractmethod
+    def use(self, settings: ProxySettings) -> None:
+        """Carry requests with these settings from now on, on new connections. Running exchanges go on."""
 
     @abstractmethod
     async def close(self) -> None:

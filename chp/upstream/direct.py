@@ -21,14 +21,11 @@ class DirectUpstream(Upstream):
 
     def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
         self.runtime = runtime
-        self.settings = settings
         # A list may be empty as long as there is a connection to come back to it.
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._connections: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._tls = settings.client_tls
-        runtime.ticker.limit_interval(settings.upstream_timeout)
-        runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        self.use(settings)
 
     # -- the contract ------------------------------------------------------
 
@@ -56,6 +53,14 @@ class DirectUpstream(Upstream):
         for connection in self._idle.pop(origin, ()):
             self.runtime.metrics.upstream_connections_idle -= 1
             connection.retire()
+
+    def use(self, settings: ProxySettings) -> None:
+        self.settings = settings
+        self._tls = settings.client_tls
+        self.runtime.ticker.limit_interval(settings.upstream_timeout)
+        self.runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        for origin in {connection.origin for connection in self._connections}:
+            self.close_idle(origin)
 
     async def close(self) -> None:
         for origin in list(self._idle):

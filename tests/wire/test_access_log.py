@@ -365,7 +365,7 @@ async def test_a_rotated_file(tmp_path: Path) -> None:
         await chp.get("/old")
         await log.lines()
         log.path.rename(tmp_path / "moved")
-        chp.app.reopen_access_log()
+        chp.app.reload()  # as SIGHUP does
         await until(log.path.exists)
         await chp.get("/new")
         assert (await log.record())["path"] == "/new"

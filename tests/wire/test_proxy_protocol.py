@@ -173,6 +173,22 @@ async def test_only_trusted_peers_are_believed(trusted: list[str], client: bytes
         assert await client_seen(peer, request) == claims + client
 
 
+async def test_the_limit_of_connections_is_that_of_the_client_in_the_header(log_lines: Any) -> None:
+    options: Any = {"proxy_protocol": True, "max_connections_per_address": 1}
+    async with backend(echo) as server, proxy(server.url, **options) as chp:
+        first, other = await chp.connect(), await chp.connect()
+        assert await client_seen(first, V1 + GET) == b"203.0.113.7"
+        assert await client_seen(other, V2 + GET) == b"203.0.113.8"
+        second = await chp.connect()
+        await second.send(V1 + GET)
+        assert await closed(second)
+        assert log_lines.take("Refused a connection of 203.0.113.7, which has 1")
+        await first.close()
+        await until(lambda: chp.app.metrics.client_connections == 1)
+        again = await chp.connect()
+        assert await client_seen(again, V1 + GET) == b"203.0.113.7"
+
+
 async def test_on_a_unix_socket(tmp_path_factory: pytest.TempPathFactory) -> None:
     path: Path = tmp_path_factory.mktemp("s") / "s"
     async with backend(echo) as server:

@@ -83,7 +83,7 @@ class ForwardingOptions(HasTraits):
         They tell the target the client's address, and the host, port and protocol that the
         client used.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     trusted_proxies = List(
         Unicode(),
@@ -100,7 +100,7 @@ class ForwardingOptions(HasTraits):
         Without this option everything that clients send is passed on, with the proxy's own values
         behind it, as in configurable-http-proxy.
         """,
-    ).tag(config=True, metavar="CIDR")
+    ).tag(config=True, live=True, metavar="CIDR")
 
     @validate("trusted_proxies")
     def _check_trusted_proxies(self, proposal: Bunch) -> list[str]:
@@ -111,7 +111,7 @@ class ForwardingOptions(HasTraits):
     prepend_path = Bool(
         True,
         help="Prepend the path of the target's URL to the path of proxied requests.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     include_prefix = Bool(
         True,
@@ -120,23 +120,23 @@ class ForwardingOptions(HasTraits):
 
         Without it, a request for ``/user/x/tree`` on the route ``/user/x`` is sent on as ``/tree``.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     auto_rewrite = Bool(
         False,
         help="Rewrite host and port of the Location in redirects that point at the target.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     protocol_rewrite = Enum(
         ["", "http", "https"],
         "",
         help="Rewrite the protocol of the Location in redirects that point at the target: http or https.",
-    ).tag(config=True, metavar="PROTO")
+    ).tag(config=True, live=True, metavar="PROTO")
 
     change_origin = Bool(
         False,
         help="Send the target's host and port as Host, instead of what the client sent.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     custom_header = List(
         Unicode(),
@@ -147,7 +147,7 @@ class ForwardingOptions(HasTraits):
         ``c.ConfigurableProxy.custom_header = ["X-Served-By: hub"]``. It replaces the same
         header of the client; of several with the same name the last one is sent.
         """,
-    ).tag(config=True, metavar="NAME:VALUE")
+    ).tag(config=True, live=True, metavar="NAME:VALUE")
 
     remove_request_header = List(
         Unicode(),
@@ -157,7 +157,7 @@ class ForwardingOptions(HasTraits):
         It is left out also where the proxy would add it itself, as with ``X-Forwarded-Host``.
         What ``--custom-header`` says is sent.
         """,
-    ).tag(config=True, metavar="NAME")
+    ).tag(config=True, live=True, metavar="NAME")
 
     custom_response_header = List(
         Unicode(),
@@ -169,7 +169,7 @@ class ForwardingOptions(HasTraits):
         pages, and all else that the proxy answers itself, have it too; redirects of
         ``--redirect-port`` do not.
         """,
-    ).tag(config=True, metavar="NAME:VALUE")
+    ).tag(config=True, live=True, metavar="NAME:VALUE")
 
     remove_response_header = List(
         Unicode(),
@@ -178,7 +178,7 @@ class ForwardingOptions(HasTraits):
 
         What ``--custom-response-header`` says is sent.
         """,
-    ).tag(config=True, metavar="NAME")
+    ).tag(config=True, live=True, metavar="NAME")
 
     @validate("custom_header", "custom_response_header")
     def _check_custom_header(self, proposal: Bunch) -> list[str]:
@@ -206,7 +206,7 @@ class ForwardingOptions(HasTraits):
         ``--trusted-proxies`` sent it and it has at most 128 letters, digits and ``._~:;=+/@-``;
         otherwise the id is new and random.
         """,
-    ).tag(config=True, metavar="NAME")
+    ).tag(config=True, live=True, metavar="NAME")
 
     @validate("request_id_header")
     def _check_request_id_header(self, proposal: Bunch) -> Any:
@@ -225,4 +225,4 @@ class ForwardingOptions(HasTraits):
         For a configuration file only. It is called with the head of the request for the
         target, and has to be quick: all other requests wait for it.
         """,
-    ).tag(config=True, flag=False)
+    ).tag(config=True, live=True, flag=False)
