@@ -24,8 +24,8 @@ class Frames:
         self._masked = masked
         self._head = b""  # of a frame, and too short to tell its length
 
-    def passed(self, data: bytes) -> None:
-        """Go on over bytes that were passed on."""
+    def passed(self, data: bytes | memoryview) -> None:
+        """Go on over bytes that were passed on. None of them is kept but the beginning of a head."""
         at = self.left
         if self._head:
             data, at = self._head + data, 0
@@ -34,7 +34,7 @@ class Frames:
         while at < end:
             size = _frame_size(data, at, end)
             if not size:
-                self._head = data[at:]
+                self._head = bytes(data[at:])
                 self.left = 1
                 return
             at += size
@@ -49,7 +49,7 @@ class Frames:
         return bytes((_CLOSE, _MASKED | len(GOING_AWAY))) + key + payload
 
 
-def _frame_size(data: bytes, at: int, end: int) -> int:
+def _frame_size(data: bytes | memoryview, at: int, end: int) -> int:
     """Return the size of the frame that begins there, with its head; 0: more must come to tell it."""
     if at + 2 > end:
         return 0

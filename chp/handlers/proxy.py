@@ -27,12 +27,10 @@ from chp.routing.route import Route
 from chp.routing.table import RouteTable
 from chp.runtime import Runtime
 from chp.servers.connection import ClientConnection, ClientExchange, RequestHandler
+from chp.sockets import LONG
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 
 ProxyRequestHook = Callable[[UpstreamRequest], None]
-
-# Content up to this size is copied behind its head, to leave in one packet.
-_JOIN_LIMIT = 16 * 1024
 
 
 class ProxyHandler(RequestHandler):
@@ -251,7 +249,7 @@ class Exchange(ClientExchange, Receiver):
     def over(self) -> bool:
         return self._state in ("done", "cut")
 
-    def content_received(self, content: bytes, complete: bool) -> None:
+    def content_received(self, content: bytes | memoryview, complete: bool) -> None:
         if self._stream is None:
             return
         if self._route is None:
@@ -282,22 +280,25 @@ class Exchange(ClientExchange, Receiver):
         if not self.head.http10:
             self._connection.send(_head(head, b""))
 
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         connection = self._connection
         data = b"" if head is None else self._response_head(head)
+        if complete:
+            self._stream = None
         if content and not self._no_content:
             if self._chunked:
-                content = chunk(content)
-            if len(content) <= _JOIN_LIMIT:
-                data += content
+                content = chunk(bytes(content))
+            if len(content) < LONG:
+                data += content  # to leave in one packet with the head
             else:
                 if data:
                     connection.send(data)
-                data = content
-        if complete:
-            if self._chunked:
-                data += LAST_CHUNK
-            self._stream = None
+                    data = b""
+                connection.send(content)
+        if complete and self._chunked:
+            data += LAST_CHUNK
         if data:
             connection.send(data)
         if self._status < 300 and self._route is not None and (content or complete):

@@ -12,7 +12,7 @@ from time import monotonic
 from chp.handlers.frames import Frames
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
-from chp.sockets import peer_has_left
+from chp.sockets import LONG, bare_descriptor, peer_has_left, write_long
 
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
@@ -107,7 +107,7 @@ class Tunnel:
 class TunnelEnd(asyncio.BufferedProtocol):
     """One end of a tunnel: what it receives, the peer sends."""
 
-    __slots__ = ("ended", "frames", "peer", "transport", "tunnel")
+    __slots__ = ("descriptor", "ended", "frames", "peer", "transport", "tunnel")
 
     peer: TunnelEnd
 
@@ -115,6 +115,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
         self.tunnel = tunnel
         self.transport = transport
         self.frames = frames  # that it has received; None: it is no WebSocket
+        self.descriptor = bare_descriptor(transport)
         self.ended = False  # it has said its last byte
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -129,8 +130,11 @@ class TunnelEnd(asyncio.BufferedProtocol):
         else:
             metrics.upstream_bytes_received += nbytes
             metrics.client_bytes_sent += nbytes
-        data = bytes(tunnel.runtime.view[:nbytes])
-        self.peer.transport.write(data)
+        peer, data = self.peer, tunnel.runtime.view[:nbytes]
+        if nbytes < LONG:
+            peer.transport.write(bytes(data))
+        else:
+            write_long(peer.transport, peer.descriptor, data)
         frames = self.frames
         # What comes is mostly one small frame: to see that takes 50 ns, the walk 400.
         if frames is not None and (frames.left or not 5 < nbytes < 128 or data[1] != nbytes + frames.offset):

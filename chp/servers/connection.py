@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import peer_has_left
+from chp.sockets import LONG, bare_descriptor, peer_has_left, write_long
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -42,8 +42,8 @@ class ClientExchange(ABC):
         """Tell whether bytes of the response were sent."""
 
     @abstractmethod
-    def content_received(self, content: bytes, complete: bool) -> None:
-        """More of the request's content came."""
+    def content_received(self, content: bytes | memoryview, complete: bool) -> None:
+        """More of the request's content came. It may be a view of the receive buffer."""
 
     @abstractmethod
     def pause_response(self) -> None:
@@ -102,6 +102,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_ahead",
         "_close_reason",
+        "_descriptor",
         "_exchange",
         "_handler",
         "_head",
@@ -146,6 +147,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._keep_alive_timeout = settings.keep_alive_timeout
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self._state: State = "head"
+        self._descriptor = -1
         self._exchange: ClientExchange | None = None
         self._close_reason = ""
         self._linger_until = NEVER
@@ -178,12 +180,16 @@ class ClientConnection(asyncio.BufferedProtocol):
             and not self._server.draining
         )
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send bytes of a response. Does nothing when the connection is closed."""
         if self._state == "closed":
             return
-        self._metrics.client_bytes_sent += len(data)
-        self._transport.write(data)
+        size = len(data)
+        self._metrics.client_bytes_sent += size
+        if size < LONG:
+            self._transport.write(data)
+        else:
+            write_long(self._transport, self._descriptor, data)
         if self._timeout is not None:
             self._watch()
 
@@ -288,6 +294,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
+        self._descriptor = bare_descriptor(transport)
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.deadline = monotonic() + self._settings.head_timeout
         self._server.opened(self)
@@ -354,7 +361,7 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self.deadline = monotonic() + self._settings.head_timeout
             return
         self._head = head
-        content = b""
+        content: bytes | memoryview = b""
         if head.has_content:
             rest, parser.rest = parser.rest, b""
             content = parser.read_content(rest) if rest else b""
@@ -366,7 +373,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         if self._timeout is not None:
             self._watch()
-        exchange = self._handler.handle(self, head, content, complete)
+        exchange = self._handler.handle(self, head, bytes(content), complete)
         # It may be over already, and even the next one begun.
         if exchange is not None and self._head is head and self._state != "closed":
             self._exchange = exchange

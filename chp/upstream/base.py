@@ -6,6 +6,7 @@ An exchange hands over an :class:`UpstreamRequest` and itself as the
 - Content of the request goes to ``Stream.send``, unframed, until one call
   says ``complete``. After ``Receiver.pause_request`` the exchange should stop
   (what it still sends is kept), until ``resume_request``.
+- Content may be a view of the receive buffer: who keeps it has to copy it.
 - The response comes as any number of ``informational``, then either
   ``response_received`` (with the head in the first call, ``complete`` in the
   last) or ``upgraded``. ``failed`` ends it at any point. After ``complete``,
@@ -96,7 +97,9 @@ class Receiver(ABC):
         """A 1xx response other than 101 came."""
 
     @abstractmethod
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         """What one read brought; ``content`` is unframed and may be empty."""
 
     @abstractmethod
@@ -126,7 +129,7 @@ class Stream(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         """Pass on content of the request; ``complete`` says that it was the last."""
 
     @abstractmethod

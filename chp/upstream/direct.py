@@ -187,7 +187,7 @@ class DirectStream(Stream):
 
     # -- the contract ------------------------------------------------------
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         if self.over or self.sent:
             return
         self.sent = complete
@@ -195,7 +195,7 @@ class DirectStream(Stream):
         if self.connection is not None:
             self.connection.write(data)
         else:
-            self._pending.append(data)
+            self._pending.append(bytes(data))
 
     def pause_response(self) -> None:
         self._paused = True
@@ -268,10 +268,10 @@ class DirectStream(Stream):
             self._upstream.runtime.metrics.upstream_errors[error.reason] += 1
             self.receiver.failed(error)
 
-    def _framed(self, content: bytes, complete: bool) -> bytes:
+    def _framed(self, content: bytes | memoryview, complete: bool) -> bytes | memoryview:
         if not self.request.chunked:
             return content
-        data = chunk(content) if content else b""
+        data = chunk(bytes(content)) if content else b""
         return data + LAST_CHUNK if complete else data
 
 

@@ -98,7 +98,9 @@ class _Counted(Receiver, Stream):
     def informational(self, head: ResponseHead) -> None:
         self._receiver.informational(head)
 
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         if complete:
             self._end()
         self._receiver.response_received(head, content, complete)
@@ -120,7 +122,7 @@ class _Counted(Receiver, Stream):
 
     # -- from the exchange -------------------------------------------------
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         self.stream.send(content, complete)
 
     def pause_response(self) -> None:
@@ -142,7 +144,7 @@ class _Refused(Stream):
     def __init__(self, runtime: Runtime, error: UpstreamError, receiver: Receiver) -> None:
         self._handle = runtime.loop.call_soon(receiver.failed, error)
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         pass
 
     def pause_response(self) -> None:
