@@ -76,6 +76,12 @@ c = get_config()  # noqa: F821
 # With the default the routes are gone when the proxy ends; JupyterHub adds them again.
 # c.ConfigurableProxy.storage_backend = ''
 
+# Answer nobody before there is a route with this path, for example ``/``.
+#
+# Until then connections wait to be accepted. Requests that come just after a restart so
+# get no 404 because the routes are still to be added.
+# c.ConfigurableProxy.wait_for_route = ''
+
 # Fetch error pages from this server, for example ``http://127.0.0.1:8081/hub/error``.
 #
 # The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails, the

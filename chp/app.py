@@ -219,8 +219,12 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             runtime, upstream, error_path=build.error_pages(self), error_target=self.error_target
         )
         handler = ProxyHandler(runtime, settings, table, upstream, error_pages, self.proxy_request)
-        proxy_url = self._serve("", ProxyServer(handler, runtime, settings, proxy_tls), proxy_tls)
-        self.log.info("Proxying %s to %s", proxy_url, self.default_target or "(no default)")
+        server = ProxyServer(handler, runtime, settings, proxy_tls)
+        if self.wait_for_route and table.get(self.wait_for_route) is None:
+            waiting = asyncio.create_task(self._serve_when_routed(server, proxy_tls))
+            stack.callback(waiting.cancel)
+        else:
+            self._serve_proxy(server, proxy_tls)
 
         api = make_api_application(
             table, metrics, self.log, auth_token=self.auth_token, max_body_size=self.api_max_body_size
@@ -240,6 +244,15 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self._serve("redirect-", redirects)
             from_port = self.redirect_address[1]
             self.log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
+
+    def _serve_proxy(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
+        url = self._serve("", server, tls)
+        self.log.info("Proxying %s to %s", url, self.default_target or "(no default)")
+
+    async def _serve_when_routed(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
+        self.log.info("Waiting for the route %s", self.wait_for_route)
+        await self.table.until_there(self.wait_for_route)
+        self._serve_proxy(server, tls)
 
     def _storage_config(self) -> Mapping[str, Any]:
         """Return what the configuration says about the store: ``c.ClassName.option = value``."""

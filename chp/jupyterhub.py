@@ -12,10 +12,9 @@ import json
 import os
 import shutil
 import ssl
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,28 +24,40 @@ from jupyterhub.objects import Server
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.traitlets import Command
 from jupyterhub.utils import exponential_backoff, make_ssl_context, url_path_join
-from traitlets import Float, List, TraitError, Unicode, default
+from traitlets import Float, List, TraitError, Unicode, default, validate
 from traitlets.config.loader import LazyConfigValue
+from traitlets.utils.bunch import Bunch
 
 from chp.api_client import fetch
 from chp.child import Child
 from chp.errors import ApiError
 from chp.notify import NotifyListener
 from chp.processes import is_proxy
+from chp.route_changes import Change, RouteChanges
 
-Changes = dict[str, dict[str, Any] | None]
-
-# Where changes are collected instead of made, if they are: by the API's path, None to remove it.
-_collected: ContextVar[Changes | None] = ContextVar("collected", default=None)
-# Routes in one request: about a quarter of what --api-max-body-size allows by default.
-_ROUTES_PER_REQUEST = 1000
-# Seconds in which a request to the API is tried again.
+# Seconds in which a request to the API is tried again, and at most between two attempts.
 _API_PATIENCE = 30
+_API_INTERVAL = 0.5
 # Seconds until the first, and at most between two attempts to start a proxy that does not stay.
 _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 # Seconds of running after which the next end is no longer the same trouble.
 _LONG_ENOUGH = 60.0
+# Bytes of a directory's path that leave room for sockets below it: sockaddr_un has 104 to 108.
+_LONGEST_PARENT = 64
+
+# What the Hub itself says on the command line, and its own option for it.
+_HUB_SAYS = {
+    "auth_token": "c.CHPProxy.auth_token",
+    "ip": "c.JupyterHub.bind_url",
+    "port": "c.JupyterHub.bind_url",
+    "socket": "c.JupyterHub.bind_url",
+    "api_ip": "c.CHPProxy.api_url",
+    "api_port": "c.CHPProxy.api_url",
+    "api_socket": "c.CHPProxy.api_url",
+    "host_routing": "c.JupyterHub.subdomain_host",
+    "log_level": "c.CHPProxy.log_level",
+}
 
 
 class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has no types
@@ -127,14 +138,18 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         self._api_is_private = True
         return self._private_api_url()
 
+    @validate("extra_routes")
+    def _validate_extra_routes(self, proposal: Bunch) -> dict[str, str]:
+        """Escape their paths as JupyterHub does with what the proxy shows, or it takes them for stale."""
+        routes: dict[str, str] = super()._validate_extra_routes(proposal)
+        return {quote(unquote(spec), safe="@/~"): target for spec, target in routes.items()}
+
     def __init__(self, **kwargs: Any) -> None:
         self._directory = ""
         self._api_is_private = False
         self._child: Child | None = None
-        self._stopping = False
-        self._started_at = 0.0
-        self._delay = 0.0  # seconds before the next attempt to start it again
-        self._restarting: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._changes = RouteChanges(self._send_changes)
         super().__init__(**kwargs)
 
     # -- Starting and stopping ---------------------------------------------------------
@@ -144,37 +159,37 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
 
         Raises ``RuntimeError``, with the reason in the proxy's own words, if it does not start.
         """
-        self._stopping = False
         if not self.ssl_cert:
             self.log.warning(
                 "Running JupyterHub without SSL. I hope there is SSL termination happening somewhere else..."
             )
-        if self._api_is_private:
-            self.api_url = self._private_api_url()  # stop() has removed the last one
-        self._check_previous_process()
         try:
-            await self._launch()
+            self._check_previous_process()
+            child = await self._launch()
         except BaseException:
             self._remove_files()  # the Hub ends without a call of stop()
             raise
+        self._keeper = asyncio.create_task(self._keep_running(child))
 
     async def stop(self) -> None:
         """End the proxy: in order (SIGTERM), and by force after ``stop_timeout``."""
-        self._stopping = True
-        if self._restarting is not None:
-            self._restarting.cancel()
+        if self._keeper is not None and self._keeper.get_loop() is asyncio.get_running_loop():
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])  # it may have begun to start another one
+        self._keeper = None
         if self._child is not None:
             self.log.info("Stopping the proxy (pid %i)", self._child.process.pid)
             await self._end(self._child)
         self._remove_files()
 
-    async def _launch(self) -> None:
+    async def _launch(self) -> Child:
+        if self._api_is_private:
+            self.api_url = self._private_api_url()  # the directory may be another one than before
         command = self._command_line()
         listener = NotifyListener(os.path.join(self._private_directory(), "notify.sock"))
         try:
             self._child = child = self._start_child(command, listener.environment)
             self.proxy_process = child.process  # JupyterHub's name
-            self._started_at = monotonic()
             try:
                 self._write_pid_file()
                 await child.wait_until_ready(listener, self.start_timeout)
@@ -186,7 +201,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
                 raise
         finally:
             listener.close()
-        child.when_ended(self._ended)
+        return child
 
     def _start_child(self, command: list[str], environment: dict[str, str]) -> Child:
         environment = {**os.environ, **environment, "CONFIGPROXY_AUTH_TOKEN": self.auth_token}
@@ -206,27 +221,40 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         if await child.end(self.stop_timeout):
             self.log.warning("The proxy did not end within %g seconds: killed it", self.stop_timeout)
 
-    def _ended(self, how: str) -> None:
-        """The proxy has ended, by itself or because of :meth:`stop`."""
-        if not self._stopping:
-            self.log.error("The proxy %s", how)
-            self._restarting = asyncio.ensure_future(self._start_again())
+    async def _keep_running(self, child: Child) -> None:
+        """Start the proxy again whenever it has ended: at once, and then less and less often."""
+        delay = 0.0
+        restoring: asyncio.Task[None] | None = None
+        try:
+            while True:
+                started_at = monotonic()
+                how = await child.ended()
+                if restoring is not None:
+                    restoring.cancel()
+                self.log.error("The proxy %s", how)
+                if monotonic() - started_at > _LONG_ENOUGH:
+                    delay = 0.0
+                while not child.runs:
+                    await asyncio.sleep(delay)
+                    delay = min(max(_FIRST_DELAY, 2 * delay), _LONGEST_DELAY)
+                    try:
+                        self._remove_pid()
+                        child = await self._launch()
+                    except Exception as error:
+                        self.log.error("The proxy is not back, next attempt in %g s: %s", delay, error)
+                restoring = asyncio.create_task(self._restore_at_last())
+        finally:
+            if restoring is not None:
+                restoring.cancel()
 
-    async def _start_again(self) -> None:
-        """Start the proxy and restore its routes: at once, and then less and less often."""
-        if monotonic() - self._started_at > _LONG_ENOUGH:
-            self._delay = 0.0
+    async def _restore_at_last(self) -> None:
         while True:
-            await asyncio.sleep(self._delay)
-            self._delay = min(max(_FIRST_DELAY, 2 * self._delay), _LONGEST_DELAY)
             try:
-                if self._child is None or not self._child.runs:
-                    self._remove_pid()
-                    await self._launch()
                 await self.restore_routes()
                 return
             except Exception as error:
-                self.log.error("The proxy is not back, next attempt in %g s: %s", self._delay, error)
+                self.log.error("The routes are not back, next attempt in %g s: %s", _FIRST_DELAY, error)
+            await asyncio.sleep(_FIRST_DELAY)
 
     # -- The command line --------------------------------------------------------------
 
@@ -238,7 +266,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         pages = {"error_path", "error_target"} & options.keys()
         if not pages and not any(argument.startswith("--error-") for argument in self.extra_args):
             command += ["--error-target", url_path_join(self.hub.url, "error")]
-        command += ["--log-level", self.log_level]
+        command += ["--log-level", self.log_level, "--wait-for-route", self._path(self.hub.routespec)]
         if self.app.subdomain_host:
             command.append("--host-routing")
         if self.ssl_key:
@@ -259,9 +287,9 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
     def _proxy_options(self) -> dict[str, Any]:
         """Return ``c.ConfigurableProxy`` of the Hub's configuration. Raises ``TraitError``."""
         options = dict(self.config.get("ConfigurableProxy", {}))
-        if "auth_token" in options:
-            raise TraitError("c.ConfigurableProxy.auth_token: the Hub has the same, as c.CHPProxy.auth_token")
         for name, set_value in options.items():
+            if name in _HUB_SAYS:
+                raise TraitError(f"c.ConfigurableProxy.{name}: the Hub says that, set {_HUB_SAYS[name]}")
             lazy = isinstance(set_value, LazyConfigValue)  # c.ConfigurableProxy.custom_header.append(...)
             options[name] = value = set_value.get_value([]) if lazy else set_value
             try:
@@ -296,60 +324,53 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
     # -- Routes ------------------------------------------------------------------------
 
     async def restore_routes(self) -> None:
-        """Give a new proxy all routes: the Hub's, those of users and services, and ``extra_routes``."""
-        with self._collecting() as changes:
-            await super().restore_routes()
-            for routespec, target in self.extra_routes.items():
-                await self.add_route(routespec, target, {"extra": True})
-        await self._change_routes(changes)
+        """Give a new proxy all routes: the Hub's, those of users and services, and ``extra_routes``.
 
-    async def check_routes(self, user_dict: Any, service_dict: Any, routes: Any = None) -> None:
-        """Bring the proxy's routes in line with the Hub's, with one request for all that is wrong."""
-        with self._collecting() as changes:
-            await super().check_routes(user_dict, service_dict, routes)
-        await self._change_routes(changes)
-
-    @contextlib.contextmanager
-    def _collecting(self) -> Iterator[Changes]:
-        """Let :meth:`add_route` and :meth:`delete_route` only take notes.
-
-        For this task, and those that it starts: others go on as usual.
+        The Hub's comes last, because the proxy waits for it before it answers anybody. Raises
+        ``TimeoutError``; a route that can't be added is an error in the log.
         """
-        changes: Changes = {}
-        token = _collected.set(changes)
-        try:
-            yield changes
-        finally:
-            _collected.reset(token)
-
-    async def _change_routes(self, changes: Changes) -> None:
-        paths = list(changes)
-        for start in range(0, len(paths), _ROUTES_PER_REQUEST):
-            part = {path: changes[path] for path in paths[start : start + _ROUTES_PER_REQUEST]}
-            await self.api_request("", method="PATCH", body=part)
+        self.log.info("Setting up routes on new proxy")
+        results = await asyncio.gather(
+            self.add_all_users(self.app.users),
+            self.add_all_services(self.app._service_map),
+            *(self.add_route(spec, target, {"extra": True}) for spec, target in self.extra_routes.items()),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, asyncio.TimeoutError):  # the builtin one only since Python 3.11
+                raise result
+            if isinstance(result, BaseException):
+                self.log.error("A route is not back: %s", result)
+        await self.add_hub_route(self.app.hub)
+        self.log.info("New proxy back up and good to go")
 
     async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
-        """Add a route, or note it where many are collected."""
-        changes = _collected.get()
-        if changes is None:
-            await super().add_route(routespec, target, data)
-        else:
-            path = unquote(self._routespec_to_chp_path(routespec))
-            changes[path] = {**(data or {}), "target": target, "jupyterhub": True}
+        """Add a route; it is there when this returns. Raises ``ApiError`` or ``TimeoutError``."""
+        await self._changes.make(
+            self._routespec_to_chp_path(routespec),
+            {**(data or {}), "target": target, "jupyterhub": True},
+        )
 
     async def delete_route(self, routespec: str) -> None:
-        """Delete a route, or note it where many are collected."""
-        changes = _collected.get()
-        path = self._routespec_to_chp_path(routespec)
-        if changes is not None:
-            changes[unquote(path)] = None
-            return
+        """Delete a route; none is there when this returns. Raises ``ApiError`` or ``TimeoutError``."""
         try:
-            await self.api_request(path, method="DELETE")
+            await self._changes.make(self._routespec_to_chp_path(routespec), None)
         except ApiError as error:
             if error.status != 404:
                 raise
             self.log.warning("Route %s already deleted", routespec)
+
+    async def _send_changes(self, changes: dict[str, Change]) -> None:
+        if len(changes) > 1:
+            body = {unquote(path): change for path, change in changes.items()}
+            await self.api_request("", method="PATCH", body=body)
+            return
+        [(path, change)] = changes.items()
+        await self.api_request(path, method="DELETE" if change is None else "POST", body=change)
+
+    def _path(self, routespec: str) -> str:
+        """Return the path of a route as the proxy shows it, not percent-encoded."""
+        return unquote(self._routespec_to_chp_path(routespec))
 
     async def get_route(self, routespec: str) -> dict[str, Any] | None:
         """Return one of JupyterHub's routes, or None. Only this one is asked for."""
@@ -377,26 +398,35 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         now. Raises :class:`~chp.errors.ApiError` for an answer that is final, ``TimeoutError``
         if none came. ``client`` is there because JupyterHub 5 passes one.
         """
-        url = url_path_join(self.api_url, "api/routes", path)
         content = json.dumps(body) if isinstance(body, dict) else body
-        tls = self._api_tls() if url.startswith("https:") else None
-        self.log.debug("Proxy: %s %s", method, url)
+        failures: list[ApiError] = []
 
         async def attempt() -> _Answer | None:
+            url = url_path_join(self.api_url, "api/routes", path)  # that of a new proxy, when it is
+            tls = self._api_tls() if url.startswith("https:") else None
+            self.log.debug("Proxy: %s %s", method, url)
             async with self.semaphore:
                 try:
-                    content_received = await fetch(
-                        url, method=method, token=self.auth_token, body=content, tls=tls
+                    return _Answer(
+                        await fetch(url, method=method, token=self.auth_token, body=content, tls=tls)
                     )
                 except ApiError as error:
+                    if error.status == 403:
+                        text = "the proxy's API refuses the Hub's token: does its configuration have another?"
+                        raise ApiError(403, text) from None
                     if error.status < 500:
                         raise
-                    self.log.warning("The proxy's API, %s %s: %s, trying again", method, path or "/", error)
+                    if not failures:
+                        self.log.warning(
+                            "The proxy's API, %s %s: %s, trying again", method, path or "/", error
+                        )
+                    failures.append(error)
                     return None
-            return _Answer(content_received)
 
         failure = f"The proxy's API does not answer: {method} {path or '/'}"
-        answer: _Answer = await exponential_backoff(attempt, failure, timeout=_API_PATIENCE)
+        answer: _Answer = await exponential_backoff(
+            attempt, failure, timeout=_API_PATIENCE, max_wait=_API_INTERVAL
+        )
         return answer
 
     def _api_tls(self) -> ssl.SSLContext | None:
@@ -412,8 +442,11 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
 
     def _private_directory(self) -> str:
         """Return a directory for sockets and settings that only this user can enter."""
-        if not self._directory:
-            self._directory = tempfile.mkdtemp(prefix="jupyterhub-proxy-")
+        if not _is_own_directory(self._directory):  # a cleaner of /tmp may have taken it away
+            parent = tempfile.gettempdir()
+            if len(os.fsencode(parent)) > _LONGEST_PARENT:
+                parent = "/tmp"
+            self._directory = tempfile.mkdtemp(prefix="jupyterhub-proxy-", dir=parent)
         return self._directory
 
     def _private_api_url(self) -> str:
@@ -423,6 +456,16 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         """Raise ``ProcessLookupError`` unless this is a proxy that runs. JupyterHub ends what is left."""
         if not is_proxy(pid):
             raise ProcessLookupError(pid)
+        try:
+            os.kill(pid, 0)
+        except PermissionError:  # another user's
+            raise ProcessLookupError(pid) from None
+
+    def _write_pid_file(self) -> None:
+        try:
+            super()._write_pid_file()
+        except OSError as error:  # a full disk is no reason to leave users without a proxy
+            self.log.error("Can't write c.CHPProxy.pid_file, by which another Hub finds the proxy: %s", error)
 
     def _remove_pid(self) -> None:
         with contextlib.suppress(OSError):
@@ -448,6 +491,14 @@ class _Answer:
 
     async def json(self) -> Any:
         return json.loads(self.body)
+
+
+def _is_own_directory(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _socket_path(url: str) -> str:

@@ -52,6 +52,7 @@ class RouteTable:
         self._on_retired = on_retired
         self._routes: dict[str, Route] = {}
         self._trie: Trie[Route] = Trie()
+        self._added = asyncio.Event()
         self._lock = asyncio.Lock()
         self._activity_task: asyncio.Task[None] | None = None
 
@@ -80,6 +81,12 @@ class RouteTable:
     def routes(self) -> Mapping[str, Route]:
         """Return a read-only view of all routes by path."""
         return MappingProxyType(self._routes)
+
+    async def until_there(self, path: str) -> None:
+        """Wait until there is a route with exactly this path."""
+        while self.get(path) is None:
+            self._added.clear()
+            await self._added.wait()
 
     # Changing.
 
@@ -228,6 +235,7 @@ class RouteTable:
         if old is None:
             self._trie.set(segments, route)
             self._routes[route.path] = route
+            self._added.set()
             return
         retired = old.target
         if old.path != route.path:

@@ -45,6 +45,16 @@ class RoutingOptions(HasTraits):
         """,
     ).tag(config=True, metavar="CLASS")
 
+    wait_for_route = Unicode(
+        "",
+        help="""
+        Answer nobody before there is a route with this path, for example ``/``.
+
+        Until then connections wait to be accepted. Requests that come just after a restart so
+        get no 404 because the routes are still to be added.
+        """,
+    ).tag(config=True, metavar="PATH")
+
     error_target = Unicode(
         "",
         help="""
