@@ -15,6 +15,9 @@ from chp.errors import BadRequest
 MAX_DEPTH = 100
 # Of one request: more would keep the event loop for longer than others should wait.
 MAX_CHANGES = 2000
+# Of one request, in lists and objects: 20 for each of so many routes. Parsing and freeing millions takes
+# a second, in which nobody is served.
+MAX_VALUES = 20 * MAX_CHANGES
 # Characters; the path of a request to the API has about as many.
 MAX_PATH_LENGTH = 8192
 
@@ -93,6 +96,9 @@ def parse_date(text: str) -> float:
 
 
 def _parse_json(body: bytes) -> Any:
+    # Each is preceded by one of these. What is in strings counts too, and is seldom so much.
+    if sum(body.count(mark) for mark in b"[{,") > MAX_VALUES:
+        raise BadRequest(f"Too many values: at most {MAX_VALUES} in one request", 413)
     try:
         data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         _check_depth(data)
