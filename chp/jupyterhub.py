@@ -10,13 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import ssl
-import stat
 import sys
-import tempfile
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -24,15 +21,17 @@ from jupyterhub.objects import Server
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.traitlets import Command
 from jupyterhub.utils import exponential_backoff, make_ssl_context, url_path_join
-from traitlets import Float, List, TraitError, Unicode, default, validate
+from traitlets import Float, Integer, List, TraitError, Unicode, default, validate
 from traitlets.config.loader import LazyConfigValue
 from traitlets.utils.bunch import Bunch
 
 from chp.api_client import fetch
 from chp.child import Child
-from chp.errors import ApiError
+from chp.config.token import token_from_environment
+from chp.errors import ApiError, ConfigError
 from chp.notify import NotifyListener
-from chp.processes import is_proxy
+from chp.private_directory import PrivateDirectory, remove_left_behind
+from chp.processes import find_process
 from chp.route_changes import Change, RouteChanges
 
 # Seconds in which a request to the API is tried again, and at most between two attempts.
@@ -43,8 +42,11 @@ _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 30.0
 # Seconds of running after which the next end is no longer the same trouble.
 _LONG_ENOUGH = 60.0
-# Bytes of a directory's path that leave room for sockets below it: sockaddr_un has 104 to 108.
-_LONGEST_PARENT = 64
+# Seconds that a clock may be wrong by.
+_CLOCK_ERROR = 10.0
+
+# Options of the proxy that are others under a Hub; whoever configures it may change them.
+_DEFAULTS = {"drain_timeout": 5000}  # milliseconds; less than stop_timeout
 
 # What the Hub itself says on the command line, and its own option for it.
 _HUB_SAYS = {
@@ -120,10 +122,31 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         help="""
         How many seconds the proxy gets to end before it is killed.
 
-        It should be more than the proxy's own ``drain_timeout`` (5 seconds by default), in which
-        requests that are under way may finish.
+        It should be more than the proxy's own ``drain_timeout``, in which requests that are under
+        way may finish: with this class that is 5 seconds, unless you set it.
         """,
     )
+
+    check_running_interval = Integer(
+        5,
+        min=1,
+        config=True,
+        help="""
+        How often, in seconds, a proxy that somebody else starts is asked whether it was started again.
+
+        Then it gets its routes. It has no meaning for a proxy that the Hub starts: the end of
+        that one is noticed at once.
+        """,
+    )
+
+    @default("auth_token")
+    def _default_auth_token(self) -> str:
+        """Beside JupyterHub's ways, from the file that CONFIGPROXY_AUTH_TOKEN_FILE names."""
+        try:
+            token = token_from_environment()
+        except ConfigError as error:
+            raise TraitError(str(error)) from None
+        return token or str(self._auth_token_default())
 
     @default("api_url")
     def _default_api_url(self) -> str:
@@ -145,12 +168,24 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         return {quote(unquote(spec), safe="@/~"): target for spec, target in routes.items()}
 
     def __init__(self, **kwargs: Any) -> None:
-        self._directory = ""
+        self._directory = PrivateDirectory()
         self._api_is_private = False
         self._child: Child | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._stopped = False
         self._changes = RouteChanges(self._send_changes)
         super().__init__(**kwargs)
+        if not self.should_start:
+            self._warn_of_what_has_no_effect()
+
+    def _warn_of_what_has_no_effect(self) -> None:
+        names = [f"c.ConfigurableProxy.{name}" for name in self.config.get("ConfigurableProxy", {})]
+        names += [f"c.CHPProxy.{name}" for name in ("config_file", "extra_args") if getattr(self, name)]
+        if names:
+            self.log.warning(
+                "%s: no effect on a proxy that the Hub does not start. Configure it where it is started.",
+                ", ".join(names),
+            )
 
     # -- Starting and stopping ---------------------------------------------------------
 
@@ -159,12 +194,14 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
 
         Raises ``RuntimeError``, with the reason in the proxy's own words, if it does not start.
         """
+        self._stopped = False
         if not self.ssl_cert:
             self.log.warning(
                 "Running JupyterHub without SSL. I hope there is SSL termination happening somewhere else..."
             )
         try:
             self._check_previous_process()
+            remove_left_behind()
             child = await self._launch()
         except BaseException:
             self._remove_files()  # the Hub ends without a call of stop()
@@ -173,6 +210,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
 
     async def stop(self) -> None:
         """End the proxy: in order (SIGTERM), and by force after ``stop_timeout``."""
+        self._stopped = True
         if self._keeper is not None and self._keeper.get_loop() is asyncio.get_running_loop():
             self._keeper.cancel()
             await asyncio.wait([self._keeper])  # it may have begun to start another one
@@ -186,7 +224,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         if self._api_is_private:
             self.api_url = self._private_api_url()  # the directory may be another one than before
         command = self._command_line()
-        listener = NotifyListener(os.path.join(self._private_directory(), "notify.sock"))
+        listener = NotifyListener(self._directory.path("notify.sock"))
         try:
             self._child = child = self._start_child(command, listener.environment)
             self.proxy_process = child.process  # JupyterHub's name
@@ -247,6 +285,44 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
             if restoring is not None:
                 restoring.cancel()
 
+    async def check_routes(self, *args: Any, **kwargs: Any) -> None:
+        """Repair the routes, as JupyterHub's; and watch a proxy that somebody else starts, from now on."""
+        await super().check_routes(*args, **kwargs)
+        if not self.should_start and (self._keeper is None or self._keeper.done()):
+            self._keeper = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Check the routes whenever a process answers that did not before: it may have none."""
+        known = {"", await self._ask_for_instance()}
+        while None not in known:
+            await asyncio.sleep(self.check_running_interval)
+            instance = await self._ask_for_instance()
+            if instance in known:
+                continue
+            self.log.warning("The proxy was started again: checking its routes")
+            try:
+                await self.check_routes(self.app.users, self.app._service_map)
+            except Exception as error:
+                self.log.error(
+                    "The routes are not back, next attempt in %i s: %s", self.check_running_interval, error
+                )
+            else:
+                known.add(instance)
+
+    async def _ask_for_instance(self) -> str | None:
+        """Return what tells one process of a proxy from the next.
+
+        Empty if it does not answer; None if it is a proxy that does not say, such as that of Node.
+        """
+        url = url_path_join(self.api_url, "api/")
+        try:
+            answer = await fetch(url, method="GET", token=self.auth_token, tls=self._api_tls(url))
+            return str(json.loads(answer)["instance"])
+        except ApiError as error:
+            return "" if error.status >= 500 else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
     async def _restore_at_last(self) -> None:
         while True:
             try:
@@ -302,18 +378,22 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         return options
 
     def _config_arguments(self, options: dict[str, Any]) -> list[str]:
-        own = os.path.abspath(self.config_file) if self.config_file else ""
-        if own and not os.path.isfile(own):
+        """Write the proxy's options to a file, because any user of the machine can read command lines."""
+        if any(argument.partition("=")[0] in ("--config", "-f") for argument in self.extra_args):
+            raise TraitError("c.CHPProxy.extra_args: set c.CHPProxy.config_file instead of --config")
+        own = os.path.abspath(self.config_file or "chp_config.py")
+        if self.config_file and not os.path.isfile(own):
             raise TraitError(f"c.CHPProxy.config_file: no file {own}")
-        if not options:
-            return ["--config", own] if own else []
-        # In a file, because every user of the machine can read command lines.
-        first = own or os.path.abspath("chp_config.py")
-        lines = [f"load_subconfig({first!r})"] if os.path.isfile(first) else []
+        lines = [f"c.ConfigurableProxy.{name} = {value!r}" for name, value in _DEFAULTS.items()]
+        if own.endswith(".json"):
+            lines.append("from traitlets.config.loader import JSONFileConfigLoader")
+            lines.append(f"c.merge(JSONFileConfigLoader({own!r}).load_config())")
+        elif os.path.isfile(own):
+            lines.append(f"load_subconfig({own!r})")
         lines += [f"c.ConfigurableProxy.{name} = {value!r}" for name, value in options.items()]
-        path = Path(self._private_directory()) / "chp_config.py"
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return ["--config", str(path)]
+        path = self._directory.path("chp_config.py")
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return ["--config", path]
 
     def _address_arguments(self, url: str, prefix: str) -> list[str]:
         if urlsplit(url).scheme == "http+unix":
@@ -344,29 +424,19 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         await self.add_hub_route(self.app.hub)
         self.log.info("New proxy back up and good to go")
 
-    async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
-        """Add a route; it is there when this returns. Raises ``ApiError`` or ``TimeoutError``."""
-        await self._changes.make(
-            self._routespec_to_chp_path(routespec),
-            {**(data or {}), "target": target, "jupyterhub": True},
-        )
+    async def add_hub_route(self, hub: Any) -> None:
+        """Add the Hub's route, after all others: the proxy waits for it before it answers anybody."""
+        await asyncio.sleep(0)  # those that are asked for in the same turn have their place now
+        await super().add_hub_route(hub)
 
     async def delete_route(self, routespec: str) -> None:
         """Delete a route; none is there when this returns. Raises ``ApiError`` or ``TimeoutError``."""
         try:
-            await self._changes.make(self._routespec_to_chp_path(routespec), None)
+            await super().delete_route(routespec)
         except ApiError as error:
             if error.status != 404:
                 raise
             self.log.warning("Route %s already deleted", routespec)
-
-    async def _send_changes(self, changes: dict[str, Change]) -> None:
-        if len(changes) > 1:
-            body = {unquote(path): change for path, change in changes.items()}
-            await self.api_request("", method="PATCH", body=body)
-            return
-        [(path, change)] = changes.items()
-        await self.api_request(path, method="DELETE" if change is None else "POST", body=change)
 
     def _path(self, routespec: str) -> str:
         """Return the path of a route as the proxy shows it, not percent-encoded."""
@@ -390,48 +460,65 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         return route
 
     async def api_request(
-        self, path: str, method: str = "GET", body: Any = None, client: object = None
+        self, path: str, method: str = "GET", body: dict[str, Any] | None = None, client: object = None
     ) -> _Answer:
-        """Ask the proxy's API; ``path`` is that of a route, percent-encoded.
+        """Ask the proxy's API what JupyterHub wants to know or to change about routes.
 
-        Tries again for 30 seconds while the proxy does not answer, or says that it can't do it
-        now. Raises :class:`~chp.errors.ApiError` for an answer that is final, ``TimeoutError``
-        if none came. ``client`` is there because JupyterHub 5 passes one.
+        ``path`` is that of a route, percent-encoded; ``client`` is there because JupyterHub 5
+        passes one. A change is made after all that were asked for before, and may travel together
+        with others. Raises :class:`~chp.errors.ApiError` for an answer that is final,
+        ``TimeoutError`` if none came in 30 seconds.
         """
-        content = json.dumps(body) if isinstance(body, dict) else body
-        failures: list[ApiError] = []
+        if method == "GET":
+            return _Answer(await self._ask("GET", path))
+        await self._changes.make(path, body)  # a DELETE has none
+        return _Answer(b"")
+
+    async def _send_changes(self, changes: dict[str, Change]) -> None:
+        if len(changes) > 1:
+            await self._ask("PATCH", "", {unquote(path): change for path, change in changes.items()})
+            return
+        [(path, change)] = changes.items()
+        await self._ask("DELETE" if change is None else "POST", path, change)
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        """Ask until there is an answer that is final. The proxy may just be starting."""
+        content = None if body is None else json.dumps(body)
+        failed = False
 
         async def attempt() -> _Answer | None:
+            nonlocal failed
             url = url_path_join(self.api_url, "api/routes", path)  # that of a new proxy, when it is
-            tls = self._api_tls() if url.startswith("https:") else None
             self.log.debug("Proxy: %s %s", method, url)
             async with self.semaphore:
                 try:
                     return _Answer(
-                        await fetch(url, method=method, token=self.auth_token, body=content, tls=tls)
+                        await fetch(
+                            url, method=method, token=self.auth_token, body=content, tls=self._api_tls(url)
+                        )
                     )
                 except ApiError as error:
                     if error.status == 403:
                         text = "the proxy's API refuses the Hub's token: does its configuration have another?"
                         raise ApiError(403, text) from None
-                    if error.status < 500:
+                    if error.status < 500 or self._stopped:
                         raise
-                    if not failures:
+                    if not failed:
                         self.log.warning(
                             "The proxy's API, %s %s: %s, trying again", method, path or "/", error
                         )
-                    failures.append(error)
+                    failed = True
                     return None
 
         failure = f"The proxy's API does not answer: {method} {path or '/'}"
         answer: _Answer = await exponential_backoff(
             attempt, failure, timeout=_API_PATIENCE, max_wait=_API_INTERVAL
         )
-        return answer
+        return answer.body
 
-    def _api_tls(self) -> ssl.SSLContext | None:
+    def _api_tls(self, url: str) -> ssl.SSLContext | None:
         """With ``internal_ssl``, the Hub shows its certificate to the API."""
-        if not self.app.internal_ssl:
+        if not self.app.internal_ssl or not url.startswith("https:"):
             return None
         context: ssl.SSLContext = make_ssl_context(
             self.app.internal_ssl_key, self.app.internal_ssl_cert, cafile=self.app.internal_ssl_ca
@@ -440,21 +527,21 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
 
     # -- Files -------------------------------------------------------------------------
 
-    def _private_directory(self) -> str:
-        """Return a directory for sockets and settings that only this user can enter."""
-        if not _is_own_directory(self._directory):  # a cleaner of /tmp may have taken it away
-            parent = tempfile.gettempdir()
-            if len(os.fsencode(parent)) > _LONGEST_PARENT:
-                parent = "/tmp"
-            self._directory = tempfile.mkdtemp(prefix="jupyterhub-proxy-", dir=parent)
-        return self._directory
-
     def _private_api_url(self) -> str:
-        return "http+unix://" + quote(os.path.join(self._private_directory(), "api.sock"), safe="")
+        return "http+unix://" + quote(self._directory.path("api.sock"), safe="")
 
     def _check_pid(self, pid: int) -> None:
-        """Raise ``ProcessLookupError`` unless this is a proxy that runs. JupyterHub ends what is left."""
-        if not is_proxy(pid):
+        """Raise ``ProcessLookupError`` unless this is the proxy of an earlier Hub. JupyterHub ends it."""
+        found = find_process(pid)
+        if found is None or not found.is_proxy:
+            raise ProcessLookupError(pid)
+        # A number may have been given to another Hub's proxy since it was noted. But a clock may
+        # have been set, too, and what has our address is in the way.
+        noted = 0.0
+        with contextlib.suppress(FileNotFoundError):  # a proxy that has it for --pid-file
+            noted = time() - os.stat(self.pid_file).st_mtime
+        address = " ".join(self._address_arguments(self.public_url, ""))
+        if found.age < noted - _CLOCK_ERROR and f" {address} " not in " ".join(found.command) + " ":
             raise ProcessLookupError(pid)
         try:
             os.kill(pid, 0)
@@ -478,9 +565,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
             if urlsplit(url).scheme == "http+unix":
                 with contextlib.suppress(OSError):
                     os.unlink(_socket_path(url))
-        if self._directory:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = ""
+        self._directory.remove()
 
 
 class _Answer:
@@ -491,14 +576,6 @@ class _Answer:
 
     async def json(self) -> Any:
         return json.loads(self.body)
-
-
-def _is_own_directory(path: str) -> bool:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _socket_path(url: str) -> str:

@@ -52,8 +52,8 @@ class RouteChanges:
         try:
             await self._send({path: change for path, change, _ in part})
         except ApiError as error:
-            if len(part) > 1 and error.status != 403:
-                # One of them is refused, and the others must not suffer.
+            if len(part) > 1 and 400 <= error.status < 500 and error.status != 403:
+                # One of them is refused (or it is a proxy without PATCH), and the others must not suffer.
                 half = len(part) // 2
                 await self._send_part(part[:half])
                 await self._send_part(part[half:])

@@ -22,8 +22,10 @@ ALLOWED = {
     "api_client.py": {"chp.errors"},
     "child.py": {"chp.notify", "chp.processes"},
     "route_changes.py": {"chp.errors"},
+    "private_directory.py": set(),
     "jupyterhub.py": {
         *("chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client", "chp.route_changes"),
+        *("chp.private_directory", "chp.config.token"),
     },
     "runtime.py": {"chp.metrics"},
     "http1": {"chp.errors", "chp.http1"},

@@ -9,22 +9,26 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
 import pytest
 from support.api import Api
+from tornado.web import Application, RequestHandler
 from traitlets import TraitError
 from traitlets.config import Config
 
 from chp import child
 from chp import jupyterhub as module
+from chp.app import ConfigurableProxy
 from chp.errors import ApiError
 from chp.jupyterhub import CHPProxy
+from chp.processes import Process
 
 HUB = "http://127.0.0.1:8081"
 
@@ -64,11 +68,21 @@ def make_proxy(config: dict[str, Any] | None = None, **traits: Any) -> CHPProxy:
     return CHPProxy(config=Config(config or {}), **options)
 
 
+def directory_of(proxy: CHPProxy) -> Path:
+    """Return the private directory, by the API's address."""
+    return Path(unquote(proxy.api_url.removeprefix("http+unix://"))).parent
+
+
+def option_lines(line: list[str]) -> list[str]:
+    return Path(line[line.index("--config") + 1]).read_text().splitlines()
+
+
 @asynccontextmanager
-async def proxy_with_api(serve: Any) -> AsyncIterator[tuple[CHPProxy, Api]]:
-    api = Api("secret")
+async def proxy_with_api(serve: Any, **traits: Any) -> AsyncIterator[tuple[CHPProxy, Api]]:
+    api = Api("secret", limit=1_000_000)
     async with serve(api.application) as server:
-        yield make_proxy(api_url=f"http://127.0.0.1:{server.port}", auth_token="secret"), api
+        url = f"http://127.0.0.1:{server.port}"
+        yield make_proxy(api_url=url, auth_token="secret", **traits), api
 
 
 def requests(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -235,18 +249,134 @@ async def test_waits_for_a_proxy_that_does_not_answer_yet(
         await proxy.get_all_routes()
 
 
+async def test_the_hubs_route_is_the_last_of_many(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Also when the Hub has just started and finds none: the proxy waits for that route."""
+    async with proxy_with_api(serve) as (proxy, api):
+        await proxy.check_routes({number: user(f"u{number}", "") for number in range(1500)}, {})
+        assert requests(caplog) == ["200 GET /api/routes", *["204 PATCH /api/routes"] * 2]
+        assert len(api.table.routes()) == 1501
+        assert list(api.table.routes())[-1] == "/"
+
+
+async def test_nothing_is_tried_again_while_the_hub_stops(tmp_path: Path) -> None:
+    proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1)
+    await proxy.start()
+    asking = [asyncio.create_task(proxy.add_route(f"/{number}/", HUB, None)) for number in range(3)]
+    asking.append(asyncio.create_task(proxy.get_all_routes()))
+    await asyncio.sleep(0.1)
+    assert not any(task.done() for task in asking)
+    await proxy.stop()
+    results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 5)
+    assert [(type(result), result.status) for result in results] == [(ApiError, 599)] * 4
+
+
+# A proxy that somebody else starts.
+
+
+async def test_a_proxy_that_was_started_again_gets_its_routes(
+    serve: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    ask = CHPProxy._ask_for_instance
+
+    async def note(proxy: CHPProxy) -> Any:
+        looks.append(proxy.api_url)
+        return await ask(proxy)
+
+    monkeypatch.setattr(CHPProxy, "_ask_for_instance", note)
+    again = Api("secret")
+    async with proxy_with_api(serve, should_start=False) as (proxy, _), serve(again.application) as server:
+        first, away, second = proxy.api_url, "http://127.0.0.1:1", f"http://127.0.0.1:{server.port}"
+        proxy.check_running_interval = 1
+        proxy.app.users = {1: user("ada", "")}
+        await proxy.check_routes(proxy.app.users, {})
+        await until(lambda: len(looks) == 2)
+        proxy.api_url = away
+        await until(lambda: len(looks) == 3)
+        assert not [line for line in requests(caplog) if "PATCH" in line][1:]  # it was only looked at
+        proxy.api_url = second
+        await until(lambda: set(again.table.routes()) == {"/", "/user/ada"})
+        # One of several behind one address: known from now on.
+        proxy.api_url = first
+        await until(lambda: looks[-1:] == [first])
+        proxy.api_url = away
+        await until(lambda: looks[-1:] == [away])
+        assert [line for line in caplog.messages if "started again" in line] == [
+            "The proxy was started again: checking its routes"
+        ]
+        proxy._keeper.cancel()
+
+
+async def test_a_proxy_that_does_not_tell_its_starts_apart_is_left_alone(serve: Any) -> None:
+    """As Node's."""
+
+    class Handler(RequestHandler):
+        asked: list[str] = []
+
+        def get(self) -> None:
+            self.asked.append(self.request.path)
+            self.set_status(404 if self.request.path == "/api/" else 200)
+            self.write({"/": {"target": HUB, "hub": True, "jupyterhub": True}})
+
+    async with serve(Application([(".*", Handler)], log_function=lambda handler: None)) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        proxy = make_proxy(should_start=False, api_url=url, auth_token="secret")
+        await proxy.check_routes({}, {})
+        await asyncio.wait_for(proxy._keeper, 5)
+        assert Handler.asked == ["/api/routes", "/api/"]
+        await proxy.check_routes({}, {})  # and asked again when the Hub looks: it may be another one
+        await asyncio.wait_for(proxy._keeper, 5)
+        assert Handler.asked[2:] == ["/api/routes", "/api/"]
+
+
+def test_what_has_no_effect_on_a_proxy_that_the_hub_does_not_start(caplog: pytest.LogCaptureFixture) -> None:
+    options = {"ConfigurableProxy": {"timeout": 5, "metrics_port": 1}}
+    traits = {"should_start": False, "auth_token": "secret"}
+    make_proxy(options, config_file="x.py", extra_args=["--insecure"], **traits)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == (
+        "c.ConfigurableProxy.timeout, c.ConfigurableProxy.metrics_port, c.CHPProxy.config_file, "
+        "c.CHPProxy.extra_args: no effect on a proxy that the Hub does not start. "
+        "Configure it where it is started."
+    )
+    caplog.clear()
+    make_proxy(**traits)
+    make_proxy(options, extra_args=["--insecure"])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+# The token.
+
+
+@pytest.mark.parametrize("should_start", [True, False])
+def test_a_token_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, should_start: bool) -> None:
+    (tmp_path / "token").write_text("of-the-file\n")
+    monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN_FILE", "token")
+    assert make_proxy(should_start=should_start).auth_token == "of-the-file"
+    monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "another")
+    with pytest.raises(TraitError, match="are both set"):
+        make_proxy()
+    assert make_proxy(auth_token="configured").auth_token == "configured"
+    monkeypatch.delenv("CONFIGPROXY_AUTH_TOKEN")
+    (tmp_path / "token").unlink()
+    with pytest.raises(TraitError, match=r"CONFIGPROXY_AUTH_TOKEN_FILE: can't read token: No such file"):
+        make_proxy()
+
+
 # The command line.
 
 
 def test_the_command_line() -> None:
     proxy = make_proxy(command=["chp"], api_url="http://127.0.0.1:8001", ssl_key="k", ssl_cert="c")
     proxy.app.subdomain_host = "http://example.com"
-    assert proxy._command_line() == [
-        "chp",
+    line = proxy._command_line()
+    assert line == [
+        *("chp", "--config", line[2]),
         *("--ip", "127.0.0.1", "--port", "8000", "--api-ip", "127.0.0.1", "--api-port", "8001"),
         *("--error-target", f"{HUB}/hub/error", "--log-level", "info", "--wait-for-route", "/"),
         *("--host-routing", "--ssl-key", "k", "--ssl-cert", "c"),
     ]
+    proxy._remove_files()
 
 
 def test_the_api_is_on_a_socket_that_only_this_user_reaches() -> None:
@@ -261,16 +391,44 @@ def test_the_api_is_on_a_socket_that_only_this_user_reaches() -> None:
 
 def test_options_of_the_proxy_go_through_a_file(tmp_path: Path) -> None:
     proxy = make_proxy({"ConfigurableProxy": {"timeout": 5, "custom_header": ["X-Secret: 1"]}})
-    line = proxy._command_line()
-    file = Path(line[line.index("--config") + 1])
-    assert file.read_text() == (
-        "c.ConfigurableProxy.timeout = 5\nc.ConfigurableProxy.custom_header = ['X-Secret: 1']\n"
-    )
+    ours = ["c.ConfigurableProxy.timeout = 5", "c.ConfigurableProxy.custom_header = ['X-Secret: 1']"]
+    theirs = "c.ConfigurableProxy.drain_timeout = 5000"  # milliseconds
+    assert option_lines(proxy._command_line()) == [theirs, *ours]
+    (tmp_path / "chp_config.py").write_text("")
+    found = f"load_subconfig({str(tmp_path / 'chp_config.py')!r})"
+    assert option_lines(proxy._command_line()) == [theirs, found, *ours]
     (tmp_path / "own.py").write_text("")
     proxy.config_file = "own.py"
-    proxy._command_line()
-    assert file.read_text().startswith(f"load_subconfig({str(tmp_path / 'own.py')!r})\n")
+    named = f"load_subconfig({str(tmp_path / 'own.py')!r})"
+    assert option_lines(proxy._command_line()) == [theirs, named, *ours]
     proxy._remove_files()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("own.json", '{"ConfigurableProxy": {"drain_timeout": 7, "timeout": 8}}'),
+        ("own.py", "c.ConfigurableProxy.drain_timeout = 7\nc.ConfigurableProxy.timeout = 8\n"),
+    ],
+)
+def test_what_the_proxy_reads(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    proxy = make_proxy({"ConfigurableProxy": {"timeout": 9}}, config_file=name)
+    line = proxy._command_line()
+    reader = ConfigurableProxy()
+    reader.initialize(line[line.index("--config") :])
+    assert (reader.drain_timeout, reader.timeout) == (7, 9)
+    proxy.config_file = ""
+    line = proxy._command_line()
+    reader.initialize(line[line.index("--config") :])
+    assert (reader.drain_timeout, reader.timeout) == (5000, 9)
+    proxy._remove_files()
+
+
+@pytest.mark.parametrize("arguments", [["--config", "x.py"], ["--config=x.py"], ["-f", "x.py"]])
+def test_a_second_configuration_file_would_hide_the_first(arguments: list[str]) -> None:
+    with pytest.raises(TraitError, match=r"extra_args: set c.CHPProxy.config_file instead of --config"):
+        make_proxy(extra_args=arguments)._command_line()
 
 
 def test_appending_to_a_list_in_the_hubs_configuration() -> None:
@@ -380,8 +538,7 @@ async def test_a_proxy_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["script.py"]
     await proxy.stop()  # the Hub may clean up twice
     await proxy.start()  # and a test of the Hub's starts it again
-    assert proxy.api_url.startswith("http+unix://")
-    assert proxy._directory
+    assert directory_of(proxy).is_dir()
     await proxy.stop()
     assert os.listdir(tmp_path) == ["script.py"]
 
@@ -418,10 +575,51 @@ def test_another_users_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(pid: int, number: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(module, "is_proxy", lambda pid: True)
+    monkeypatch.setattr(module, "find_process", lambda pid: Process(["chp"], 0.0))
     monkeypatch.setattr(module.os, "kill", refuse)
     with pytest.raises(ProcessLookupError):
         make_proxy()._check_pid(12345)
+
+
+@pytest.mark.parametrize(
+    ("age", "command", "ours"),
+    [
+        (1000, "chp --port 1 --x", True),  # it was there when its number was noted
+        (495, "chp --port 1", True),  # noted at once, by a clock that is not exact
+        (400, "chp --port 1", False),
+        (400, "chp --ip 127.0.0.1 --port 80001", False),
+        (400, "chp --ip 127.0.0.1 --port 8000", True),  # the clock was set, or it is in the way
+        (1000, "sleep 60", False),
+    ],
+)
+def test_a_number_that_another_proxy_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, command: str, ours: bool
+) -> None:
+    pid_file = tmp_path / "jupyterhub-proxy.pid"
+    pid_file.write_text("12345")
+    noted = time.time() - 500
+    os.utime(pid_file, (noted, noted))
+    monkeypatch.setattr(module, "find_process", lambda pid: Process(command.split(), age))
+    monkeypatch.setattr(module.os, "kill", lambda pid, number: None)
+    proxy = make_proxy()
+    if ours:
+        proxy._check_pid(12345)
+        pid_file.unlink()
+        proxy._check_pid(12345)
+    else:
+        with pytest.raises(ProcessLookupError):
+            proxy._check_pid(12345)
+
+
+async def test_what_a_killed_hub_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "jupyterhub-proxy-left"
+    left.mkdir()
+    (left / "chp_config.py").write_text("")
+    proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1)
+    await proxy.start()
+    assert not left.exists()
+    assert directory_of(proxy).is_dir()
+    await proxy.stop()
 
 
 async def test_a_long_tmpdir_leaves_room_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,10 +629,10 @@ async def test_a_long_tmpdir_leaves_room_for_sockets(tmp_path: Path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", None)
     proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1)
     await proxy.start()
-    directory = proxy._directory
-    assert os.stat(directory).st_mode & 0o777 == 0o700
+    directory = directory_of(proxy)
+    assert directory.stat().st_mode & 0o777 == 0o700
     await proxy.stop()
-    assert os.path.basename(directory) not in os.listdir(os.path.dirname(directory))
+    assert not directory.exists()
 
 
 async def test_a_process_that_cannot_be_watched_is_none(
@@ -499,12 +697,12 @@ async def test_a_private_directory_that_was_taken_away_is_made_again(
 
     monkeypatch.setattr(proxy, "restore_routes", restore_routes)
     await proxy.start()
-    before = proxy._directory
+    before = directory_of(proxy)
     shutil.rmtree(before)
     proxy.proxy_process.kill()
     await asyncio.wait_for(restored.wait(), 10)
-    assert proxy._directory != before
-    assert proxy.api_url == "http+unix://" + quote(f"{proxy._directory}/api.sock", safe="")
+    assert directory_of(proxy) != before
+    assert directory_of(proxy).is_dir()
     await proxy.stop()
 
 
