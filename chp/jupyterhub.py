@@ -470,7 +470,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         ``TimeoutError`` if none came in 30 seconds.
         """
         if method == "GET":
-            return _Answer(await self._ask("GET", path))
+            return await self._ask("GET", path)
         await self._changes.make(path, body)  # a DELETE has none
         return _Answer(b"")
 
@@ -481,7 +481,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         [(path, change)] = changes.items()
         await self._ask("DELETE" if change is None else "POST", path, change)
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Answer:
         """Ask until there is an answer that is final. The proxy may just be starting."""
         content = None if body is None else json.dumps(body)
         failed = False
@@ -514,7 +514,7 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         answer: _Answer = await exponential_backoff(
             attempt, failure, timeout=_API_PATIENCE, max_wait=_API_INTERVAL
         )
-        return answer.body
+        return answer
 
     def _api_tls(self, url: str) -> ssl.SSLContext | None:
         """With ``internal_ssl``, the Hub shows its certificate to the API."""

@@ -71,7 +71,9 @@ async def test_the_others_do_not_suffer_from_one_that_is_refused() -> None:
     assert sorted(proxy.routes) == ["/0", "/1", "/2", "/3", "/4", "/7", "/8"]
 
 
-@pytest.mark.parametrize("failure", [ApiError(403, "wrong token"), TimeoutError("no answer")])
+@pytest.mark.parametrize(
+    "failure", [ApiError(403, "wrong token"), ApiError(599, "refused"), TimeoutError("no answer")]
+)
 async def test_what_concerns_all_is_not_tried_one_by_one(failure: Exception) -> None:
     proxy = Proxy(refuses={"/5": failure})
     making = [proxy.changes.make(f"/{number}", {}) for number in range(9)]
