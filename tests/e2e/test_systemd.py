@@ -141,6 +141,7 @@ async def test_hub_and_proxy_of_two_units(tmp_path: Path) -> None:
     port = free_port()
     config = here(example(HUB_CONFIG, PAGE), tmp_path, port_8000=port)
     config += f"c.CHPProxy.auth_token = {TOKEN!r}\n"
+    config += "c.JupyterHub.last_activity_interval = 300\n"  # as it is by default: nobody waits for that
     bind_url = f"http://127.0.0.1:{port}"
     with running(Hub(tmp_path, "config", config=config, bind_url=bind_url, wait=False)) as hub:
         ports = {"port_8000": port, "port_8081": hub.hub_port}
