@@ -211,10 +211,13 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
     async def stop(self) -> None:
         """End the proxy: in order (SIGTERM), and by force after ``stop_timeout``."""
         self._stopped = True
-        if self._keeper is not None and self._keeper.get_loop() is asyncio.get_running_loop():
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])  # it may have begun to start another one
-        self._keeper = None
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None and keeper.get_loop() is asyncio.get_running_loop():
+            keeper.cancel()
+            await asyncio.wait([keeper])  # it may have begun to start another one
+        elif keeper is not None:  # the Hub may clean up on another loop
+            with contextlib.suppress(RuntimeError):  # its own has been closed
+                keeper.get_loop().call_soon_threadsafe(keeper.cancel)
         if self._child is not None:
             self.log.info("Stopping the proxy (pid %i)", self._child.process.pid)
             await self._end(self._child)

@@ -685,6 +685,20 @@ async def test_a_stop_is_final_after_two_ends_in_a_row(
     assert os.listdir(tmp_path) == ["script.py"]
 
 
+async def test_a_stop_on_another_loop_is_final(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """JupyterHub's tests clean up in a thread, while the Hub's own loop waits."""
+    proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1)
+    await proxy.start()
+    keeper = proxy._keeper
+    thread = threading.Thread(target=lambda: asyncio.run(proxy.stop()))
+    thread.start()
+    thread.join()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(keeper, 10)
+    assert "The proxy was killed" not in caplog.text
+    assert os.listdir(tmp_path) == ["script.py"]
+
+
 async def test_a_private_directory_that_was_taken_away_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
