@@ -34,6 +34,13 @@ c = get_config()  # noqa: F821
 # Path of a unix domain socket for the REST API, instead of an IP address and port.
 # c.ConfigurableProxy.api_socket = ''
 
+# Let other processes listen on the same ports; the kernel shares out the connections.
+#
+# For several proxies on one machine, with a store that they share (``--storage-url``).
+# It is about the ports of the proxy, the REST API and the redirects, and every process
+# has to ask for it. The metrics are those of one process, and need a port for each.
+# c.ConfigurableProxy.reuse_port = False
+
 # IP address or host name of the metrics server; empty: all interfaces.
 # c.ConfigurableProxy.metrics_ip = ''
 
@@ -71,10 +78,30 @@ c = get_config()  # noqa: F821
 # ``hub.example.com``, ``/`` is the default for all hosts.
 # c.ConfigurableProxy.host_routing = False
 
-# Keep routes in this store, a Python class ``package.module.Class``; by default in memory.
+# Keep routes in this store, for example ``sqlite:///chp.sqlite``; by default in memory.
 #
-# With the default the routes are gone when the proxy ends; JupyterHub adds them again.
+# ``sqlite:///FILE`` for the proxies of one machine, ``postgresql://USER:PASSWORD@HOST/DATABASE``
+# or ``redis://:PASSWORD@HOST`` for those of several. Without a store the routes are gone when
+# the proxy ends; JupyterHub adds them again. Every user of a machine can read command lines: a
+# URL with a password belongs into the configuration file, or into the environment variable
+# CONFIGPROXY_STORAGE_URL.
+# c.ConfigurableProxy.storage_url = ''
+
+# The kind of store: memory, sql, redis, or a Python class ``package.module.Class``.
+#
+# By default the URL of the store decides.
 # c.ConfigurableProxy.storage_backend = ''
+
+# What to do when the store can't be read at the start: wait, serve or exit.
+#
+# With ``wait`` nobody is answered until the routes are there, with ``serve`` requests are
+# answered without them, with ``exit`` the proxy ends. The first two try again until it works.
+# c.ConfigurableProxy.storage_at_start = 'wait'
+
+# How many milliseconds a request without a route may wait for changes that are known to be missing.
+#
+# That is while the proxy reads what other proxies have changed, or has just lost its store.
+# c.ConfigurableProxy.storage_patience = 1000
 
 # Answer nobody before there is a route with this path, for example ``/``.
 #

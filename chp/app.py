@@ -110,10 +110,11 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         config = self._load_file(line.config_file)
         self.cli_config = Config({type(self).__name__: line.values})
         config.merge(self.cli_config)
-        # Kept out of the configuration, so that nothing that shows it can show the token.
-        token = config[type(self).__name__].pop("auth_token", None)
-        if token is not None:
-            self.auth_token = token
+        # Kept out of the configuration, so that nothing that shows it can show the token or a password.
+        for name in ("auth_token", "storage_url"):
+            secret = config[type(self).__name__].pop(name, None)
+            if secret is not None:
+                setattr(self, name, secret)
         self.update_config(config)
 
     def _load_file(self, path: str) -> Config:
@@ -189,6 +190,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
             self.log.warning("REST API is not authenticated.")
+        if self.reuse_port and not self.storage_url and self.storage_backend in ("", "memory"):
+            self.log.warning("--reuse-port without a store: a route is known to the process that got it only")
 
         # Addresses first: most of what can go wrong goes wrong here.
         self._listeners, self._servers = {}, []
@@ -202,17 +205,17 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         upstream = make_upstream(runtime, settings)
         stack.push_async_callback(upstream.close)
         self.table = table = RouteTable(
-            load_store(self.storage_backend, self._storage_config()),
+            load_store(self.storage_backend, self._storage_config(), url=self.storage_url),
             metrics,
             self.log,
             host_routing=self.host_routing,
             on_retired=lambda target: upstream.close_idle(target.origin),
+            default_target=self.default_target,
+            patience=self.storage_patience / 1000,
         )
         stack.push_async_callback(table.close)
         # Connections wait in the backlog meanwhile: nobody gets a 404 because of an early request.
-        await table.load()
-        if self.default_target:
-            await table.add("/", {"target": self.default_target})
+        await table.load(self.storage_at_start)
 
         stack.push_async_callback(self._close_servers, metrics)
         error_pages = ErrorPages(
@@ -319,16 +322,24 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         stopping = asyncio.Event()
         for number, message in ((signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")):
             loop.add_signal_handler(number, functools.partial(self._on_signal, stopping, message))
+        # It may wait for the route store for long.
+        starting = asyncio.create_task(self.start_servers())
+        stopped = asyncio.create_task(stopping.wait())
         try:
-            await self.start_servers()
-            # What is there now stays. A collection that need not look at it takes 14 ms less.
-            gc.collect()
-            gc.freeze()
-            self._write_pid_file()
-            notify(READY="1", STATUS="Proxying")
-            await stopping.wait()
+            await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                # What is there now stays. A collection that need not look at it takes 14 ms less.
+                gc.collect()
+                gc.freeze()
+                self._write_pid_file()
+                notify(READY="1", STATUS="Proxying")
+                await stopped
         finally:
             notify(STOPPING="1")
+            for task in (starting, stopped):
+                task.cancel()
+            await asyncio.wait((starting, stopped))
             self._remove_pid_file()
             await self.stop()
 

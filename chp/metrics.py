@@ -49,6 +49,12 @@ class Metrics:
         "requests_proxy",
         "requests_web",
         "requests_ws",
+        "store_change_seconds",
+        "store_changes",
+        "store_errors",
+        "store_loads",
+        "store_up",
+        "store_waits",
         "tunnels",
         "upstream_bytes_received",
         "upstream_bytes_sent",
@@ -87,3 +93,10 @@ class Metrics:
         # Histograms.
         self.request_seconds = Histogram()
         self.first_byte_seconds = Histogram()
+        # The route store.
+        self.store_up = 1
+        self.store_change_seconds = Histogram()
+        self.store_changes = 0  # routes that others have changed
+        self.store_loads = 0
+        self.store_waits = 0  # requests that waited for missing changes
+        self.store_errors: Counter[str] = Counter()  # by call

@@ -37,15 +37,16 @@ def check_combinations(options: Options, given: Collection[str]) -> None:
 
 def endpoints(options: Options) -> list[Endpoint]:
     """Return where each server is to listen. The proxy and the API are always there."""
+    shared = options.reuse_port
     wanted = [
-        Endpoint("", options.ip, options.port, options.socket),
-        Endpoint("api-", options.api_ip, options.api_port, options.api_socket),
+        Endpoint("", options.ip, options.port, options.socket, shared),
+        Endpoint("api-", options.api_ip, options.api_port, options.api_socket, shared),
     ]
     if options.metrics_port is not None or options.metrics_socket:
         port = options.metrics_port or 0
         wanted.append(Endpoint("metrics-", options.metrics_ip, port, options.metrics_socket))
     if options.redirect_port is not None:
-        wanted.append(Endpoint("redirect-", options.ip, options.redirect_port))
+        wanted.append(Endpoint("redirect-", options.ip, options.redirect_port, "", shared))
     return wanted
 
 

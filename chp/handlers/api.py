@@ -287,7 +287,7 @@ class _ApiHandler(RequestHandler):
         except InvalidTarget as error:
             self._answer(400, str(error), "Invalid target")  # the text shows the whole URL
         except StorageError as error:
-            self._answer(503, "The route store failed", str(error))
+            self._answer(503, str(error))
 
     # Answers.
 

@@ -148,6 +148,31 @@ def _families(m: Metrics, routes: int) -> Iterator[tuple[str, str, str, Iterable
         "Requests sent again because a pooled connection had ended",
         _value(m.upstream_retries),
     )
+    yield "gauge", "chp_store_up", "Whether the route store answers", _value(m.store_up)
+    yield (
+        "counter",
+        "chp_store_changes_total",
+        "Routes that other proxies have added, replaced or removed",
+        _value(m.store_changes),
+    )
+    yield (
+        "counter",
+        "chp_store_loads_total",
+        "How often all routes were read from the route store",
+        _value(m.store_loads),
+    )
+    yield (
+        "counter",
+        "chp_store_waits_total",
+        "Requests that waited for changes which were known to be missing",
+        _value(m.store_waits),
+    )
+    yield (
+        "counter",
+        "chp_store_errors_total",
+        "Failed calls of the route store",
+        _labelled("call", m.store_errors),
+    )
     yield (
         "histogram",
         "chp_request_seconds",
@@ -159,6 +184,12 @@ def _families(m: Metrics, routes: int) -> Iterator[tuple[str, str, str, Iterable
         "chp_first_byte_seconds",
         "Seconds from a request's head to the first byte of its response",
         _histogram(m.first_byte_seconds),
+    )
+    yield (
+        "histogram",
+        "chp_store_change_seconds",
+        "Seconds that the route store took for changes of this proxy",
+        _histogram(m.store_change_seconds),
     )
 
 

@@ -12,6 +12,7 @@ from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers.errors import ErrorPages
 from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
+from chp.handlers.waiting import WaitingRequest
 from chp.handlers.websocket import Tunnel, open_tunnel
 from chp.http1.fields import drop_fields, parse_fields, write_fields
 from chp.http1.forwarded import forwarded_fields, received_fields
@@ -57,7 +58,8 @@ class ProxyHandler(RequestHandler):
         self.custom_block = write_fields(settings.custom_fields)
         self.tunnels: set[Tunnel] = set()
         self.ending = False
-        self._table = table
+        self.table = table
+        self.link = table.link
 
     def handle(
         self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
@@ -75,8 +77,11 @@ class ProxyHandler(RequestHandler):
         else:
             metrics.requests_web += 1
         host = normal_host((head.host or b"").decode("latin-1")) if self.settings.host_routing else ""
-        route = self._table.find(requested.decoded, host)
-        if route is None:
+        route = self.table.find(requested.decoded, host)
+        behind = self.link.behind
+        if behind is not None and (route is None or route.path == "/"):
+            exchange.wait(behind, requested, host, content, complete)
+        elif route is None:
             exchange.refuse(404, "")
         else:
             exchange.forward(route, requested, content, complete)
@@ -163,6 +168,29 @@ class Exchange(ClientExchange, Receiver):
             route.touch()
         self._stream = handler.upstream.open(request, content, complete, self)
 
+    def wait(
+        self,
+        behind: asyncio.Future[None],
+        requested: RequestTarget,
+        host: str,
+        content: bytes,
+        complete: bool,
+    ) -> None:
+        """Look for a route when the table has caught up with its store."""
+        self._handler.runtime.metrics.store_waits += 1
+        self._stream = WaitingRequest(self, behind, requested, host, content, complete)
+        self._connection.pause_request()
+
+    def find_route(self, requested: RequestTarget, host: str, content: bytes, complete: bool) -> None:
+        """Go on after :meth:`wait`."""
+        self._stream = None
+        self._connection.resume_request()
+        route = self._handler.table.find(requested.decoded, host)
+        if route is None:
+            self.refuse(404, "")
+        else:
+            self.forward(route, requested, content, complete)
+
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error page; an upgrade gets the bare status."""
         self._move("refused")
@@ -215,7 +243,11 @@ class Exchange(ClientExchange, Receiver):
         return self._state in ("done", "cut")
 
     def content_received(self, content: bytes, complete: bool) -> None:
-        if self._stream is None or self._route is None:
+        if self._stream is None:
+            return
+        if self._route is None:
+            if isinstance(self._stream, WaitingRequest):
+                self._stream.send(content, complete)
             return
         if content:
             self._route.touch()

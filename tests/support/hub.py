@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-from support.commands import PATIENCE, Server
+from support.commands import PATIENCE, Server, free_port
 from support.jupyter import execute_request
 
 # Seconds for a single-user server: several of them share two cores.
@@ -48,14 +47,6 @@ c.JupyterHub.proxy_class = "chp"
 WITH_COMMAND = """
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api_port}"
 """
-
-
-def free_port() -> int:
-    """JupyterHub can't be asked for any free port; this one was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def is_running(pid: int) -> bool:

@@ -42,6 +42,8 @@ LIBRARIES = {
     "httptools": ("servers/parser.py", "upstream/direct", "upstream/curl_response.py"),
     "pycurl": ("upstream/curl",),
     "uvloop": ("app.py",),
+    "redis": ("routing/storage/redis_",),
+    "sqlalchemy": ("routing/storage/sql",),
     "prometheus_client": ("handlers/metrics.py",),
     "jupyterhub": ("jupyterhub.py",),
 }
@@ -101,6 +103,8 @@ def test_imports(file):
         ("handlers/x.py", "import traitlets"),
         ("handlers/x.py", "from chp.app import main"),
         ("upstream/pool.py", "import pycurl"),
+        ("routing/table.py", "import redis.asyncio"),
+        ("routing/storage/link.py", "from sqlalchemy import text"),
         ("config/x.py", "from chp.servers.proxy import ProxyServer"),
     ],
 )

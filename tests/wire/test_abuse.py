@@ -217,7 +217,9 @@ async def test_an_upstream_that_answers_early_and_takes_no_more_is_dropped(
 
         await send(b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         await until(lambda: server.connections)
-        (upstream,) = server_of(chp)._handler.upstream._connections  # type: ignore[attr-defined]
+        connections = server_of(chp)._handler.upstream._connections  # type: ignore[attr-defined]
+        await until(lambda: connections)
+        (upstream,) = connections
         # The end of the content is what fills the buffer: nothing is left to read, and writing is paused.
         while (room := high - upstream._transport.get_write_buffer_size()) > 2000:
             size = min(room - 1000, 2**16)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from traitlets import Bool, HasTraits, TraitError, Unicode, default, validate
+from traitlets import Bool, Enum, HasTraits, Integer, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
 from chp.config.token import token_from_environment
@@ -35,14 +36,51 @@ class RoutingOptions(HasTraits):
         """,
     ).tag(config=True)
 
+    storage_url = Unicode(
+        help="""
+        Keep routes in this store, for example ``sqlite:///chp.sqlite``; by default in memory.
+
+        ``sqlite:///FILE`` for the proxies of one machine, ``postgresql://USER:PASSWORD@HOST/DATABASE``
+        or ``redis://:PASSWORD@HOST`` for those of several. Without a store the routes are gone when
+        the proxy ends; JupyterHub adds them again. Every user of a machine can read command lines: a
+        URL with a password belongs into the configuration file, or into the environment variable
+        CONFIGPROXY_STORAGE_URL.
+        """,
+    ).tag(config=True, metavar="URL")
+
+    @default("storage_url")
+    def _default_storage_url(self) -> str:
+        return os.environ.get("CONFIGPROXY_STORAGE_URL", "")
+
     storage_backend = Unicode(
         "",
         help="""
-        Keep routes in this store, a Python class ``package.module.Class``; by default in memory.
+        The kind of store: memory, sql, redis, or a Python class ``package.module.Class``.
 
-        With the default the routes are gone when the proxy ends; JupyterHub adds them again.
+        By default the URL of the store decides.
         """,
-    ).tag(config=True, metavar="CLASS")
+    ).tag(config=True, metavar="NAME")
+
+    storage_at_start = Enum(
+        ["wait", "serve", "exit"],
+        "wait",
+        help="""
+        What to do when the store can't be read at the start: wait, serve or exit.
+
+        With ``wait`` nobody is answered until the routes are there, with ``serve`` requests are
+        answered without them, with ``exit`` the proxy ends. The first two try again until it works.
+        """,
+    ).tag(config=True, metavar="NAME")
+
+    storage_patience = Integer(
+        1000,
+        min=0,
+        help="""
+        How many milliseconds a request without a route may wait for changes that are known to be missing.
+
+        That is while the proxy reads what other proxies have changed, or has just lost its store.
+        """,
+    ).tag(config=True)
 
     wait_for_route = Unicode(
         "",

@@ -602,13 +602,10 @@ async def test_client_leaves_in_a_long_table(serve: Any, caplog: pytest.LogCaptu
 
 
 class BrokenStore(MemoryStore):
-    async def add(self, path: str, data: dict[str, object]) -> None:
+    async def change(self, changes: Any) -> None:
         raise OSError("disk full")
 
-    async def remove(self, path: str) -> None:
-        raise OSError("disk full")
-
-    async def load(self) -> dict[str, dict[str, object]]:
+    async def load(self) -> dict[str, object]:
         return {"/a": {"target": "http://h"}}
 
 
@@ -618,7 +615,7 @@ async def test_broken_store(serve: Any, caplog: pytest.LogCaptureFixture) -> Non
     async with serve(api.application) as client:
         for method, body in (("POST", route()), ("DELETE", None)):
             answer = await client(method, "/api/routes/a", body)
-            assert (answer.status, answer.body) == (503, b"The route store failed")
+            assert (answer.status, answer.body) == (503, b"The route store failed: disk full")
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == [
         "503 POST /api/routes/a The route store failed: disk full",

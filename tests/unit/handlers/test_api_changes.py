@@ -161,7 +161,7 @@ async def test_the_store_is_told_once_and_may_refuse(serve: Any, caplog: pytest.
         assert (await client("PATCH", "/api/routes", body({"/a": None, "/unknown": None}))).status == 204
         store.broken = True
         answer = await client("PATCH", "/api/routes", body({"/b": None, "/c": {"target": TARGET}}))
-    assert (answer.status, answer.body) == (503, b"The route store failed")
+    assert (answer.status, answer.body) == (503, b"The route store failed: the disk is full")
     assert store.told == [{"/a": TARGET, "/b": TARGET}, {"/a": None}]
     assert list(api.table.routes()) == ["/b"]
     lines = [record.getMessage() for record in caplog.records]

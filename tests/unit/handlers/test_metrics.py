@@ -30,6 +30,11 @@ def moved() -> Metrics:
     metrics.client_connections_closed["idle"] = 25
     metrics.upstream_errors["refused"] = 26
     metrics.upstream_retries = 27
+    metrics.store_up = 0
+    metrics.store_changes = 28
+    metrics.store_loads = 29
+    metrics.store_waits = 30
+    metrics.store_errors["change"] = 31
     return metrics
 
 
@@ -64,7 +69,7 @@ def test_names_of_chp() -> None:
 
 
 def test_our_own() -> None:
-    assert lines(moved(), routes=10)[21:-38] == [
+    assert lines(moved(), routes=10)[21:-57] == [
         "# TYPE chp_build_info gauge",
         f'chp_build_info{{version="{__version__}"}} 1',
         "# TYPE chp_routes gauge",
@@ -88,10 +93,20 @@ def test_our_own() -> None:
         'chp_upstream_errors_total{reason="refused"} 26',
         "# TYPE chp_upstream_retries_total counter",
         "chp_upstream_retries_total 27",
+        "# TYPE chp_store_up gauge",
+        "chp_store_up 0",
+        "# TYPE chp_store_changes_total counter",
+        "chp_store_changes_total 28",
+        "# TYPE chp_store_loads_total counter",
+        "chp_store_loads_total 29",
+        "# TYPE chp_store_waits_total counter",
+        "chp_store_waits_total 30",
+        "# TYPE chp_store_errors_total counter",
+        'chp_store_errors_total{call="change"} 31',
     ]
 
 
-@pytest.mark.parametrize("name", ["request_seconds", "first_byte_seconds"])
+@pytest.mark.parametrize("name", ["request_seconds", "first_byte_seconds", "store_change_seconds"])
 def test_histograms_are_cumulative(name: str) -> None:
     metrics = Metrics()
     for seconds in (0.001, 0.002, 0.002, 7, 100):
