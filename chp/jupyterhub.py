@@ -345,7 +345,8 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
         pages = {"error_path", "error_target"} & options.keys()
         if not pages and not any(argument.startswith("--error-") for argument in self.extra_args):
             command += ["--error-target", url_path_join(self.hub.url, "error")]
-        command += ["--log-level", self.log_level, "--wait-for-route", self._path(self.hub.routespec)]
+        command += ["--log-level", self.log_level]
+        command += ["--wait-for-route", unquote(self._routespec_to_chp_path(self.hub.routespec))]
         if self.app.subdomain_host:
             command.append("--host-routing")
         if self.ssl_key:
@@ -440,27 +441,6 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
             if error.status != 404:
                 raise
             self.log.warning("Route %s already deleted", routespec)
-
-    def _path(self, routespec: str) -> str:
-        """Return the path of a route as the proxy shows it, not percent-encoded."""
-        return unquote(self._routespec_to_chp_path(routespec))
-
-    async def get_route(self, routespec: str) -> dict[str, Any] | None:
-        """Return one of JupyterHub's routes, or None. Only this one is asked for."""
-        path = self._routespec_to_chp_path(routespec)
-        if path == "/":  # where the API shows the whole table
-            everything: dict[str, dict[str, Any]] = await self.get_all_routes()
-            return everything.get("/")
-        try:
-            data = json.loads((await self.api_request(path)).body)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        if "jupyterhub" not in data:
-            return None
-        route: dict[str, Any] = self._reformat_routespec(self.validate_routespec(routespec), data)
-        return route
 
     async def api_request(
         self, path: str, method: str = "GET", body: dict[str, Any] | None = None, client: object = None
