@@ -280,10 +280,16 @@ c = get_config()  # noqa: F821
 # A load balancer in front of the proxy should have a shorter one than this.
 # c.ConfigurableProxy.keep_alive_timeout = 5000
 
+# How many milliseconds the health check says 503, with all else as before, until the proxy stops.
+#
+# So that a load balancer that asks for ``/_chp_healthz`` sends nothing more by the time the
+# proxy stops accepting. A second signal ends the wait.
+# c.ConfigurableProxy.drain_delay = 0
+
 # How many milliseconds requests that are under way get to finish when the proxy stops.
 #
 # Idle connections and WebSockets are closed at once. A second signal ends the wait.
-# c.ConfigurableProxy.drain_timeout = 5000
+# c.ConfigurableProxy.drain_timeout = 30000
 
 # Give up on a target that does not accept a connection within this many milliseconds.
 # c.ConfigurableProxy.connect_timeout = 10000
@@ -310,6 +316,11 @@ c = get_config()  # noqa: F821
 # A request with a larger one gets a 431, a response with a larger one becomes a 503.
 # c.ConfigurableProxy.max_head_size = 65536
 
+# The longest first line of a request, in bytes; with a longer one it gets a 414.
+#
+# It is method, path and query. It is a part of the head, and counts for ``max_head_size`` too.
+# c.ConfigurableProxy.max_request_line = 16384
+
 # How many header lines a request may have; with more it gets a 431.
 # c.ConfigurableProxy.max_field_count = 256
 
@@ -321,12 +332,37 @@ c = get_config()  # noqa: F821
 # The largest body of a REST API request, in bytes; a larger one gets a 413.
 # c.ConfigurableProxy.api_max_body_size = 1048576
 
+# How many connections of clients, WebSockets included, may be open at a time; 0: by the limit of files.
+#
+# With more, the proxy stops accepting until one of them ends, and those who come wait in the
+# kernel's backlog, as with HAProxy's maxconn; health checks wait with them. The default is
+# half of the process's limit of open files (less 64 for other things), so that each connection
+# finds a file descriptor for its target.
+# c.ConfigurableProxy.max_connections = 0
+
+# How many connections one client's address may have open at a time; 0: any number.
+#
+# One more is closed at once, without an answer, and before TLS. The address is that of the
+# connection: behind a load balancer, or for users behind one NAT, all have the same.
+# c.ConfigurableProxy.max_connections_per_address = 0
+
+# How many requests and WebSockets may be under way to one target at a time; 0: any number.
+#
+# One more gets a 503 at once. All routes with the same host and port count together.
+# c.ConfigurableProxy.max_connections_per_target = 0
+
 # -- Process --
 
 # How much to log: debug, info, warn or error.
 #
 # info says which routes come and go, warn what needs attention, error what failed.
 # c.ConfigurableProxy.log_level = 'info'
+
+# Write the log as JSON, an object on each line: ``time``, ``level``, ``logger``, ``message``.
+#
+# ``exception`` is there too where there was one. An error that keeps the proxy from
+# starting stays a plain line.
+# c.ConfigurableProxy.log_json = False
 
 # Write the process id to this file.
 #

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Collection
 from pathlib import Path
 
+from chp import descriptors
 from chp.config import tls
 from chp.config.listen import Endpoint
 from chp.config.options import Options
@@ -72,6 +73,24 @@ def api_tls(options: Options) -> ssl.SSLContext | None:
     )
 
 
+def tls_files(options: Options) -> dict[str, list[str]]:
+    """Return the files that belong to certificates, the certificate's own first: of ``"proxy"``, ``"api"``
+    and ``"client"`` (for https targets), as far as they have any.
+    """
+    o = options
+    sides = {
+        "proxy": [o.ssl_cert, o.ssl_key, o.ssl_ca, o.ssl_dhparam],
+        "api": [o.api_ssl_cert, o.api_ssl_key, o.api_ssl_ca, o.ssl_dhparam],
+        "client": [o.client_ssl_cert, o.client_ssl_key, o.client_ssl_ca],
+    }
+    named = {side: [path for path in paths if path] for side, paths in sides.items()}
+    if not o.ssl_cert:
+        del named["proxy"]
+    if not o.api_ssl_cert:
+        del named["api"]
+    return {side: paths for side, paths in named.items() if paths}
+
+
 def proxy_settings(options: Options) -> ProxySettings:
     """Return what the data plane reads: seconds, bytes. Raises :class:`ConfigError`."""
     # Of several with one name the last one is sent.
@@ -103,7 +122,11 @@ def proxy_settings(options: Options) -> ProxySettings:
         connect_timeout=options.connect_timeout / 1000,
         tls_handshake_timeout=options.tls_handshake_timeout / 1000,
         max_head_size=options.max_head_size,
+        max_request_line=options.max_request_line,
         max_field_count=options.max_field_count,
+        max_connections=options.max_connections or descriptors.connections(),
+        max_connections_per_address=options.max_connections_per_address,
+        max_connections_per_target=options.max_connections_per_target,
         write_buffer_high=options.write_buffer_high,
         pool_idle_timeout=options.pool_idle_timeout / 1000,
         pool_max_idle=options.pool_max_idle,

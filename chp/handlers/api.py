@@ -314,6 +314,8 @@ class _ApiHandler(RequestHandler):
         self.recorded = True
         status = self.get_status()
         self.context.metrics.requests_api[status] += 1
+        if status == 413:
+            self.context.metrics.limits_reached["api_max_body_size"] += 1
         level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
         if status == 200 and self.routes_path is None:
             level = logging.DEBUG  # a Hub asks every few seconds

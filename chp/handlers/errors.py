@@ -91,7 +91,9 @@ class ErrorPage(Receiver):
     def informational(self, head: ResponseHead) -> None:
         pass
 
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         if head is not None:
             self._runtime.ticker.forget(self)
             head = self._own_head(head)

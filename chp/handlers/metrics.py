@@ -174,6 +174,36 @@ def _families(m: Metrics, routes: int) -> Iterator[tuple[str, str, str, Iterable
         _labelled("call", m.store_errors),
     )
     yield (
+        "counter",
+        "chp_accept_pauses_total",
+        "Pauses of a server's accepting because file descriptors or memory were used up",
+        _value(m.accept_pauses),
+    )
+    yield (
+        "counter",
+        "chp_limit_reached_total",
+        "How often a limit refused or closed something, by the option that sets it",
+        _labelled("limit", m.limits_reached),
+    )
+    yield (
+        "counter",
+        "chp_config_reloads_total",
+        "Reloads of the configuration by result: ok, or failed, and then all is as it was",
+        _labelled("result", m.config_reloads),
+    )
+    yield (
+        "counter",
+        "chp_tls_certificate_reloads_total",
+        "Certificates whose files changed by result: ok, or failed, and then the old one stays",
+        _labelled("result", m.certificate_reloads),
+    )
+    yield (
+        "gauge",
+        "chp_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of a server ends, in seconds since 1970",
+        _labelled("server", m.certificate_expiry),
+    )
+    yield (
         "histogram",
         "chp_request_seconds",
         "Seconds from a request's head to the end of its response",

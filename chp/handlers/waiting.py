@@ -37,7 +37,7 @@ class WaitingRequest(Stream):
         self._complete = complete
         behind.add_done_callback(self._go_on)
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         self._content += content
         self._complete = complete
 

@@ -8,6 +8,7 @@ from chp.runtime import Runtime
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
 from chp.upstream.direct import DirectUpstream
+from chp.upstream.limit import LimitedUpstream
 
 
 class ChosenUpstream(Upstream):
@@ -25,6 +26,10 @@ class ChosenUpstream(Upstream):
         self._direct.close_idle(origin)
         self._curl.close_idle(origin)
 
+    def use(self, settings: ProxySettings) -> None:
+        self._direct.use(settings)
+        self._curl.use(settings)
+
     async def close(self) -> None:
         await self._curl.close()
         await self._direct.close()
@@ -39,7 +44,8 @@ class ChosenUpstream(Upstream):
 
 
 def make_upstream(runtime: Runtime, settings: ProxySettings) -> Upstream:
-    """Make what ``ConfigurableProxy.upstream`` asks for."""
-    if settings.upstream == "direct":
-        return DirectUpstream(runtime, settings)
-    return ChosenUpstream(runtime, settings)
+    """Make what ``ConfigurableProxy.upstream`` asks for, with ``max_connections_per_target``."""
+    kind = DirectUpstream if settings.upstream == "direct" else ChosenUpstream
+    upstream: Upstream = kind(runtime, settings)
+    limit = settings.max_connections_per_target
+    return LimitedUpstream(runtime, limit, upstream) if limit else upstream

@@ -16,12 +16,10 @@ class CurlUpstream(Upstream):
 
     def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
         self.runtime = runtime
-        self.settings = settings
         self.sockets = make_sockets(runtime.loop)
         self._clients: dict[Origin, CurlClient] = {}
         self._all: set[CurlClient] = set()  # with those that only finish what they have begun
-        runtime.ticker.limit_interval(settings.upstream_timeout)
-        runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        self.use(settings)
 
     # -- the contract ------------------------------------------------------
 
@@ -39,6 +37,13 @@ class CurlUpstream(Upstream):
         client = self._clients.pop(origin, None)
         if client is not None:
             client.retire()
+
+    def use(self, settings: ProxySettings) -> None:
+        self.settings = settings
+        self.runtime.ticker.limit_interval(settings.upstream_timeout)
+        self.runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        for origin in list(self._clients):
+            self.close_idle(origin)
 
     async def close(self) -> None:
         for client in list(self._all):

@@ -100,7 +100,7 @@ class RoutingOptions(HasTraits):
         The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails, the
         default page is shown.
         """,
-    ).tag(config=True, metavar="URL")
+    ).tag(config=True, live=True, metavar="URL")
 
     @validate("default_target", "error_target")
     def _check_target(self, proposal: Bunch) -> Any:
@@ -118,7 +118,7 @@ class RoutingOptions(HasTraits):
 
         The files are read again for each error, so that an edit shows at once.
         """,
-    ).tag(config=True, metavar="DIR")
+    ).tag(config=True, live=True, metavar="DIR")
 
     auth_token = Unicode(
         help="""

@@ -336,6 +336,7 @@ async def test_limit_of_the_body(serve: Any) -> None:
                 assert (answer.status, answer.body) == (413, b"Body too large")
     assert list(api.table.routes()) == ["/a"]
     assert dict(api.metrics.requests_api) == {201: 1, 413: 4}
+    assert api.metrics.limits_reached["api_max_body_size"] == 4
 
 
 @pytest.mark.parametrize("length", ["1" * 14, "9" * 30, "9" * 6000])

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chp import __version__
 from chp.handlers.metrics import make_metrics_application, render
-from chp.metrics import Metrics
+from chp.metrics import LIMITS, Metrics
 
 
 def moved() -> Metrics:
@@ -30,6 +30,11 @@ def moved() -> Metrics:
     metrics.client_connections_closed["idle"] = 25
     metrics.upstream_errors["refused"] = 26
     metrics.upstream_retries = 27
+    metrics.config_reloads["ok"] = 29
+    metrics.certificate_reloads["failed"] = 30
+    metrics.certificate_expiry["proxy"] = 1_800_000_000
+    metrics.accept_pauses = 28
+    metrics.limits_reached["max_head_size"] = 31
     metrics.store_up = 0
     metrics.store_changes = 28
     metrics.store_loads = 29
@@ -103,6 +108,21 @@ def test_our_own() -> None:
         "chp_store_waits_total 30",
         "# TYPE chp_store_errors_total counter",
         'chp_store_errors_total{call="change"} 31',
+        "# TYPE chp_accept_pauses_total counter",
+        "chp_accept_pauses_total 28",
+        "# TYPE chp_limit_reached_total counter",
+        *(
+            f'chp_limit_reached_total{{limit="{name}"}} {31 if name == "max_head_size" else 0}'
+            for name in LIMITS
+        ),
+        "# TYPE chp_config_reloads_total counter",
+        'chp_config_reloads_total{result="ok"} 29',
+        'chp_config_reloads_total{result="failed"} 0',
+        "# TYPE chp_tls_certificate_reloads_total counter",
+        'chp_tls_certificate_reloads_total{result="ok"} 0',
+        'chp_tls_certificate_reloads_total{result="failed"} 30',
+        "# TYPE chp_tls_certificate_expiry_timestamp_seconds gauge",
+        'chp_tls_certificate_expiry_timestamp_seconds{server="proxy"} 1800000000',
     ]
 
 
