@@ -22,7 +22,12 @@ ALLOWED = {
     "processes.py": set(),
     "api_client.py": {"chp.errors"},
     "child.py": {"chp.notify", "chp.processes"},
-    "jupyterhub.py": {"chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client"},
+    "route_changes.py": {"chp.errors"},
+    "private_directory.py": set(),
+    "jupyterhub.py": {
+        *("chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client", "chp.route_changes"),
+        *("chp.private_directory", "chp.config.token"),
+    },
     "runtime.py": {"chp.metrics"},
     "http1": {"chp.errors", "chp.http1"},
     "routing": {"chp.errors", "chp.metrics", "chp.http1", "chp.routing"},
