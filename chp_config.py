@@ -111,6 +111,12 @@ c = get_config()  # noqa: F821
 # That is while the proxy reads what other proxies have changed, or has just lost its store.
 # c.ConfigurableProxy.storage_patience = 1000
 
+# Answer nobody before there is a route with this path, for example ``/``.
+#
+# Until then connections wait to be accepted. Requests that come just after a restart so
+# get no 404 because the routes are still to be added.
+# c.ConfigurableProxy.wait_for_route = ''
+
 # Fetch error pages from this server, for example ``http://127.0.0.1:8081/hub/error``.
 #
 # The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails, the

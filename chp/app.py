@@ -247,8 +247,11 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         stack.push_async_callback(reloader.close)
 
         stack.push_async_callback(self._close_servers, health, metrics)
-        proxy_url = self._serve("", proxy_server, proxy_tls)
-        self.log.info("Proxying %s to %s", proxy_url, self.default_target or "(no default)")
+        if self.wait_for_route and table.get(self.wait_for_route) is None:
+            waiting = asyncio.create_task(self._serve_when_routed(proxy_server, proxy_tls))
+            stack.callback(waiting.cancel)
+        else:
+            self._serve_proxy(proxy_server, proxy_tls)
         api_url = self._serve("api-", api_server, api_tls)
         self.log.info("Proxy API at %s/api/routes", api_url)
 
@@ -280,6 +283,15 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             raise ConfigError(f"--access-log: {error}") from None
         stack.push_async_callback(lines.close)
         return AccessLog(lines, FORMATS[self.access_log_format])
+
+    def _serve_proxy(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
+        url = self._serve("", server, tls)
+        self.log.info("Proxying %s to %s", url, self.default_target or "(no default)")
+
+    async def _serve_when_routed(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
+        self.log.info("Waiting for the route %s", self.wait_for_route)
+        await self.table.until_there(self.wait_for_route)
+        self._serve_proxy(server, tls)
 
     def _storage_config(self) -> Mapping[str, Any]:
         """Return what the configuration says about the store: ``c.ClassName.option = value``."""

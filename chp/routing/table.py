@@ -59,6 +59,7 @@ class RouteTable:
         self._on_retired = on_retired
         self._routes: dict[str, Route] = {}
         self._trie: Trie[Route] = Trie()
+        self._added = asyncio.Event()
         self._default: Route | None = None
         if default_target:
             self._default = self._make_route("/", {"target": default_target}, time())
@@ -90,6 +91,12 @@ class RouteTable:
     def routes(self) -> Mapping[str, Route]:
         """Return a read-only view of all routes by path."""
         return MappingProxyType(self._routes)
+
+    async def until_there(self, path: str) -> None:
+        """Wait until there is a route with exactly this path."""
+        while self.get(path) is None:
+            self._added.clear()
+            await self._added.wait()
 
     # Changing.
 
@@ -291,6 +298,7 @@ class RouteTable:
         if old is None:
             self._trie.set(segments, route)
             self._routes[route.path] = route
+            self._added.set()
             return
         retired = old.target
         if old.path != route.path:

@@ -68,11 +68,13 @@ class Hub(Server):
         config: str = "",
         bind_url: str = "",
         python: str = sys.executable,
+        path: str = os.environ["PATH"],
         wait: bool = True,
     ) -> None:
         """``proxy``: "class" for ``proxy_class = "chp"``, "command" for what JupyterHub does by default.
 
         ``config`` is added to the configuration; with "config" it alone says what the proxy is.
+        ``path`` is where programs are looked for after those of ``python``.
         """
         self.url = bind_url or f"http://127.0.0.1:{free_port()}"
         self.hub_port = free_port()
@@ -92,7 +94,7 @@ class Hub(Server):
         super().__init__(
             directory / "hub.log",
             *(python, "-m", "jupyterhub"),
-            PATH=f"{programs}{os.pathsep}{os.environ['PATH']}",
+            PATH=f"{programs}{os.pathsep}{path}",
             HOME=str(directory),
             TMPDIR=str(directory / "tmp"),
             JUPYTER_PLATFORM_DIRS="1",

@@ -23,7 +23,12 @@ ALLOWED = {
     "processes.py": set(),
     "api_client.py": {"chp.errors"},
     "child.py": {"chp.notify", "chp.processes"},
-    "jupyterhub.py": {"chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client"},
+    "route_changes.py": {"chp.errors"},
+    "private_directory.py": set(),
+    "jupyterhub.py": {
+        *("chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client", "chp.route_changes"),
+        *("chp.private_directory", "chp.config.token"),
+    },
     "repeats.py": set(),
     "runtime.py": {"chp.metrics", "chp.repeats"},
     "http1": {"chp.errors", "chp.http1"},

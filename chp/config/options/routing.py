@@ -8,8 +8,8 @@ from typing import Any
 from traitlets import Bool, Enum, HasTraits, Integer, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
-from chp.config.files import read_text
-from chp.errors import ConfigError, InvalidTarget
+from chp.config.token import token_from_environment
+from chp.errors import InvalidTarget
 from chp.http1.target import Target
 
 
@@ -82,6 +82,16 @@ class RoutingOptions(HasTraits):
         """,
     ).tag(config=True)
 
+    wait_for_route = Unicode(
+        "",
+        help="""
+        Answer nobody before there is a route with this path, for example ``/``.
+
+        Until then connections wait to be accepted. Requests that come just after a restart so
+        get no 404 because the routes are still to be added.
+        """,
+    ).tag(config=True, metavar="PATH")
+
     error_target = Unicode(
         "",
         help="""
@@ -123,14 +133,4 @@ class RoutingOptions(HasTraits):
 
     @default("auth_token")
     def _default_auth_token(self) -> str:
-        token = os.environ.get("CONFIGPROXY_AUTH_TOKEN", "")
-        path = os.environ.get("CONFIGPROXY_AUTH_TOKEN_FILE", "")
-        if not path:
-            return token
-        if token:
-            both = "CONFIGPROXY_AUTH_TOKEN and CONFIGPROXY_AUTH_TOKEN_FILE"
-            raise ConfigError(f"{both} are both set. Pick one.")
-        token = read_text("CONFIGPROXY_AUTH_TOKEN_FILE", path).strip()
-        if not token:  # no open API because of a file that is not written yet
-            raise ConfigError(f"CONFIGPROXY_AUTH_TOKEN_FILE: {path} is empty")
-        return token
+        return token_from_environment()

@@ -17,7 +17,7 @@ def test_all_options_are_live_but_these():
     """A new option is decided on here, or where it stands."""
     addresses = {f"{name}{what}" for name in ("", "api_", "metrics_") for what in ("ip", "port", "socket")}
     addresses |= {"proxy_protocol", "redirect_port", "redirect_to", "reuse_port"}
-    routes = {"auth_token", "api_max_body_size", "default_target", "host_routing"}
+    routes = {"auth_token", "api_max_body_size", "default_target", "host_routing", "wait_for_route"}
     routes |= {f"storage_{what}" for what in ("at_start", "backend", "patience", "url")}
     process = {
         "access_log",

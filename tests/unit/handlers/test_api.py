@@ -168,12 +168,21 @@ async def test_other_methods(serve: Any, method: str, path: str, allowed: str) -
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/"])
-async def test_name_and_version(serve: Any, path: str) -> None:
-    async with serve(Api("secret").application) as client:
-        answer = await client("GET", path)
-        assert answer.fields["content-type"] == "application/json"
-        assert json.loads(answer.body) == {"name": "chp", "version": __version__}
-        assert (await client("POST", path, b"{}")).status == 405
+async def test_name_version_and_instance(serve: Any, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "test.api")
+    instances = set()
+    for _ in range(2):
+        async with serve(Api("secret").application) as client:
+            for _ in range(2):
+                answer = await client("GET", path)
+                assert answer.fields["content-type"] == "application/json"
+                content = json.loads(answer.body)
+                instances.add(content.pop("instance"))
+                assert content == {"name": "chp", "version": __version__}
+            assert caplog.messages == []  # a Hub asks every few seconds
+            assert (await client("POST", path, b"{}")).status == 405
+            caplog.clear()
+    assert len(instances) == 2
 
 
 async def test_host_routing(serve: Any) -> None:
