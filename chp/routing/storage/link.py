@@ -115,7 +115,7 @@ class StoreLink:
         self._changing = True
         try:
             started = perf_counter()
-            change = await self._call("change", self._store.change(changes), STORE_TIMEOUT)
+            change = await self._call("change", self._store.change(changes), STORE_TIMEOUT, Change)
             self._metrics.store_change_seconds.observe(perf_counter() - started)
             if change.previous == self._position and change.position != self._taking:
                 apply()
@@ -174,7 +174,9 @@ class StoreLink:
 
     async def _load(self) -> None:
         async with self.lock:
-            snapshot: Snapshot = await self._call("load", self._store.load(), LOAD_TIMEOUT)
+            snapshot = await self._call("load", self._store.load(), LOAD_TIMEOUT, Snapshot)
+            if not isinstance(snapshot.routes, Mapping):
+                raise _unexpected("load", snapshot.routes, Mapping)
             self._metrics.store_loads += 1
             await self._table.replace(snapshot.routes, snapshot.activities)
             self._position = snapshot.position
@@ -293,7 +295,8 @@ class StoreLink:
                 times = {route.path: format_time(moment) for route, moment in sent}
                 started = perf_counter()
                 try:
-                    heard = await self._call("activity", self._store.exchange_activities(times), timeout)
+                    exchange = self._store.exchange_activities(times)
+                    heard: Mapping[str, str] = await self._call("activity", exchange, timeout, Mapping)
                 except StorageError as error:
                     if self._unsaved != str(error):
                         self._log.error("Last activities are not saved: %s", error)
@@ -309,10 +312,10 @@ class StoreLink:
 
     # -- calls -------------------------------------------------------------
 
-    async def _call(self, what: str, call: Awaitable[T], timeout: float) -> T:
+    async def _call(self, what: str, call: Awaitable[T], timeout: float, expected: type = object) -> T:
         """Await the store. Whatever goes wrong in it becomes a :class:`StorageError` of one line."""
         try:
-            return await _within(timeout, call)
+            answer = await _within(timeout, call)
         except Missed:
             raise
         except asyncio.TimeoutError:  # the builtin one only since Python 3.11
@@ -322,6 +325,15 @@ class StoreLink:
             self._metrics.store_errors[what] += 1
             reason = " ".join(str(error).split()).rstrip(".")
             raise StorageError(f"The route store failed: {reason or type(error).__name__}") from error
+        if not isinstance(answer, expected):
+            raise _unexpected(what, answer, expected)
+        return answer
+
+
+def _unexpected(what: str, answer: object, expected: type) -> StorageError:
+    return StorageError(
+        f"The route store failed: {what}: {type(answer).__name__} instead of {expected.__name__}"
+    )
 
 
 async def _within(seconds: float, call: Awaitable[T]) -> T:

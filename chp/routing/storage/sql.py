@@ -55,6 +55,7 @@ class SQLStore(SharedStore):
         # Single statements need no transaction around them.
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._notifies = self._engine.dialect.name == "postgresql"
+        self._file = "" if self._notifies else os.path.abspath(self._engine.url.database or "")
         self._revision = 0
 
     async def load(self) -> Snapshot:
@@ -64,9 +65,13 @@ class SQLStore(SharedStore):
         return await self._whole(self._change(changes))
 
     async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
-        number = int(position.partition("-")[0] or 0)
+        first = position.partition("-")[0]
+        number = int(first) if first.isdecimal() else 0
         watching = _notified if self._notifies else _polled
         with _errors():
+            async with self._reader.connect() as connection:
+                if not await connection.run_sync(tables.are_there):
+                    raise Missed  # somebody has dropped them, or it is another database by now
             async with watching(self._reader) as (read, wait):
                 while True:
                     rows = await read(number)
@@ -94,7 +99,7 @@ class SQLStore(SharedStore):
     # -- in the database ---------------------------------------------------
 
     async def _load(self) -> Snapshot:
-        with _errors():
+        with _errors(self._file):
             async with self._engine.begin() as connection:
                 await connection.run_sync(tables.create_tables)
             async with self._reader.connect() as connection:
@@ -102,6 +107,7 @@ class SQLStore(SharedStore):
         if not rows or rows[0].format != tables.FORMAT:
             raise StorageError("the tables have another format: use another database, or a newer chp")
         self._revision = rows[0].revision
+        await asyncio.sleep(0)
         return Snapshot(
             rows[0].position,
             {row.path: row.data for row in rows if row.path is not None},
@@ -109,10 +115,11 @@ class SQLStore(SharedStore):
         )
 
     async def _change(self, changes: Changes) -> Change:
+        texts = {path: None if data is None else json.dumps(data) for path, data in changes.items()}
         added = [
-            {"path": path, "data": json.dumps(data), "last_activity": "", "revision": 0}
-            for path, data in changes.items()
-            if data is not None
+            {"path": path, "data": text, "last_activity": "", "revision": 0}
+            for path, text in texts.items()
+            if text is not None
         ]
         with _errors():
             async with self._engine.begin() as connection:
@@ -121,7 +128,7 @@ class SQLStore(SharedStore):
                 await connection.execute(tables.REMOVE_ROUTE, [{"gone": path} for path in changes])
                 if added:
                     await connection.execute(tables.ADD_ROUTE, added)
-                row = {**change._mapping, "changes": json.dumps(changes)}
+                row = {**change._mapping, "changes": json.dumps(texts)}
                 await connection.execute(tables.ADD_CHANGE, row)
                 if change.number % 100 == 0:
                     last = {"last": change.number - KEPT_CHANGES}
@@ -141,6 +148,8 @@ class SQLStore(SharedStore):
                     )
             async with self._reader.connect() as connection:
                 rows = (await connection.execute(tables.ACTIVITIES, {"known": self._revision})).all()
+        # SQLite takes any value for a number.
+        rows = [row for row in rows if isinstance(row.revision, int)]
         self._revision = max([self._revision, *(row.revision for row in rows)])
         return {row.path: row.last_activity for row in rows}
 
@@ -235,14 +244,17 @@ def _look(path: str) -> tuple[float, int]:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """Turn exceptions of SQLAlchemy and its drivers, which have no base class in common, into ours."""
+def _errors(where: str = "") -> Iterator[None]:
+    """Turn exceptions of SQLAlchemy and its drivers, which have no base class in common, into ours.
+
+    ``where`` is the file that they are about.
+    """
     try:
         yield
     except (Missed, StorageError):
         raise
     except Exception as error:
-        raise StorageError(tables.reason(error)) from error
+        raise StorageError(tables.reason(error) + (where and f": {where}")) from error
 
 
 def _read_change(row: Any) -> Change:
