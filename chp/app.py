@@ -261,6 +261,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
     def _serve(self, name: str, server: HTTPServer, tls: ssl.SSLContext | None = None) -> str:
         """Begin to accept on this endpoint; returns its URL for the log."""
         listener = self._listeners[name]
+        listener.open()
         server.add_sockets(listener.sockets)
         self._servers.append(server)
         return listener.url("https" if tls else "http")
@@ -281,7 +282,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             count, patience = metrics.client_connections, self.drain_timeout / 1000
             self.log.info("Waiting up to %g s for requests on %d connections", patience, count)
         patience_ends = loop.time() + self.drain_timeout / 1000
-        while metrics.client_connections and loop.time() < patience_ends:
+        # A change that the store is making gets its answer.
+        while (metrics.client_connections or self.table.link.changing) and loop.time() < patience_ends:
             await asyncio.sleep(_DRAIN_INTERVAL)
         if metrics.client_connections:
             self.log.info("Cut the requests on %d connections", metrics.client_connections)

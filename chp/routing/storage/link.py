@@ -59,6 +59,7 @@ class StoreLink:
         self.lock = asyncio.Lock()  # for changes of ours, with what leads to them
         # While the table is known to lack changes: done when they are there, or patience is at an end.
         self.behind: asyncio.Future[None] | None = None
+        self.changing = False  # a change of ours is under way
         self._store = store
         self._table = table
         self._metrics = metrics
@@ -72,8 +73,7 @@ class StoreLink:
         self._watching = False
         self._position = ""
         self._own: set[str] = set()  # changes of ours that watch() will bring once more
-        self._changing = False  # one of ours is under way,
-        self._taken: set[str] = set()  # and this is what watch() has brought meanwhile
+        self._taken: set[str] = set()  # what watch() has brought while one of ours is under way
         self._taking = ""  # what it has brought, and is not in the table yet
         self._progress = asyncio.Event()
         self._save_now = asyncio.Event()
@@ -112,7 +112,7 @@ class StoreLink:
         Raises :class:`StorageError`; then the table has not changed.
         """
         self.check()
-        self._changing = True
+        self.changing = True
         try:
             started = perf_counter()
             change = await self._call("change", self._store.change(changes), STORE_TIMEOUT, Change)
@@ -126,7 +126,7 @@ class StoreLink:
                 # Others were faster: watch() brings their changes, and then this one.
                 await self._wait_for(change.position)
         finally:
-            self._changing = False
+            self.changing = False
             self._taken.clear()
 
     async def caught_up(self) -> None:
@@ -215,7 +215,7 @@ class StoreLink:
         self._taking = ""
         self._metrics.store_changes += len(change.routes)
         self._position = change.position
-        if self._changing:
+        if self.changing:
             self._taken.add(change.position)
             self._progress.set()
 
