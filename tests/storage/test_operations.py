@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 import redis.asyncio
+from sqlalchemy import event
 from support.stores import PostgresServer, RedisServer, Replica, replicas
 from support.wire import until
 
 from chp.errors import StorageError
-from chp.routing.storage import sql_tables
+from chp.routing.storage import sql, sql_tables
 
 TARGET = {"target": "http://127.0.0.1:9000"}
 
@@ -168,7 +170,11 @@ async def test_a_full_sqlite_file(tmp_path: Path) -> None:
         store: Any = one.table.link._store
         async with store._engine.connect() as connection:
             pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        def limit(connection: Any, *more: Any) -> None:
+            connection.cursor().execute(f"PRAGMA max_page_count = {pages}")
+
+        event.listen(store._engine.sync_engine, "checkout", limit)
         with pytest.raises(StorageError, match="database or disk is full"):
             await one.table.add("/c", {**TARGET, "pad": "x" * 100_000})
         assert await one.table.remove("/b")
@@ -230,3 +236,67 @@ async def test_ten_thousand_routes_of_another_do_not_hold_the_loop(store_url: st
         await until(lambda: len(two.table.routes()) == len(many), 30)
         assert turns >= 50
         counting.cancel()
+
+
+async def test_nobody_looks_at_sqlite_while_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def look(path: str) -> tuple[float, int]:
+        nonlocal looks
+        looks += 1
+        return original(path)
+
+    original = sql._look
+    monkeypatch.setattr(sql, "_look", look)
+    async with replicas(f"sqlite:///{tmp_path}/chp.sqlite") as (one, two):
+        await one.table.add("/a", TARGET)
+        await two.see("/a")
+        await asyncio.sleep(sql.BUSY_TIME + 0.3)
+        looks = 0
+        await asyncio.sleep(1)
+        assert looks < 10
+        await one.table.add("/b", TARGET)
+        await two.see("/a", "/b")
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_sqlite_files_whose_time_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The machine's clock was set. Then it is not read all the time."""
+    reads = 0
+
+    def look(path: str) -> tuple[float, int]:
+        moment, size = original(path)
+        return moment + seconds, size
+
+    original = sql._look
+    monkeypatch.setattr(sql, "_look", look)
+    async with replicas(f"sqlite:///{tmp_path}/chp.sqlite") as (one, two):
+        await one.table.add("/a", TARGET)
+        await two.see("/a")
+        store: Any = two.table.link._store
+
+        def count(*arguments: Any) -> None:
+            nonlocal reads
+            reads += 1
+
+        event.listen(store._engine.sync_engine, "before_cursor_execute", count)
+        await asyncio.sleep(1)
+        assert reads < 20
+        await one.table.add("/b", TARGET)
+        await two.see("/a", "/b")
+
+
+async def test_sqlite_where_the_system_tells_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "file_watched", lambda path, written: nullcontext(False))
+    async with replicas(f"sqlite:///{tmp_path}/chp.sqlite") as (one, two):
+        for number in range(20):
+            await one.table.add(f"/{number}", TARGET)
+            await until(
+                lambda path=f"/{number}": path in two.table.routes(), 0.9
+            )  # sooner than the heartbeat

@@ -23,7 +23,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager, suppress
-from time import time
+from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy import text
@@ -32,12 +32,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chp.errors import StorageError
 from chp.routing.storage import sql_tables as tables
 from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snapshot
+from chp.routing.storage.file_watch import file_watched
 
 KEPT_CHANGES = 1000
 CHANNEL = "chp_changes"  # of PostgreSQL's NOTIFY
 GRACE = 0.2  # seconds that a cancelled call gets
 HEARTBEAT = 1.0  # seconds without news; then the database is asked
-LOOK_INTERVAL = 0.005  # seconds between looks at SQLite's file, which has no notifications
+# Seconds between looks at SQLite's file, which tells nobody of changes. Where the system does that,
+# they are needed only for BUSY_TIME after a write, and cost little.
+LOOK_INTERVAL = 0.005
+BUSY_LOOK_INTERVAL, BUSY_TIME = 0.002, 0.5
 
 Rows = Sequence[Any]
 Read = Callable[[int], Awaitable[Rows]]
@@ -100,6 +104,8 @@ class SQLStore(SharedStore):
 
     async def _load(self) -> Snapshot:
         with _errors(self._file):
+            if self._file:
+                await asyncio.to_thread(tables.try_to_open, self._file)
             async with self._engine.begin() as connection:
                 await connection.run_sync(tables.create_tables)
             async with self._reader.connect() as connection:
@@ -214,24 +220,35 @@ async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
     """Read news; wait until the log beside SQLite's file changes, or a second."""
     log = f"{engine.url.database}-wal"
     seen = (0.0, 0)
+    changed = 0.0  # when that was noticed
+    written = asyncio.Event()
 
     async def read_news(number: int) -> Rows:
         async with engine.connect() as connection:
             return (await connection.execute(tables.NEWS, {"known": number})).all()
 
     async def wait() -> None:
-        nonlocal seen
-        began = time()
-        while (now := time()) < began + HEARTBEAT:
-            await asyncio.sleep(LOOK_INTERVAL)
-            look = _look(log)
+        nonlocal seen, changed
+        began = now = monotonic()
+        while now < began + HEARTBEAT:
+            if notified and now > changed + BUSY_TIME:
+                timer = loop.call_later(began + HEARTBEAT - now, written.set)
+                await written.wait()
+                timer.cancel()
+            await asyncio.sleep(BUSY_LOOK_INTERVAL if notified else LOOK_INTERVAL)
+            written.clear()
+            look, now = _look(log), monotonic()
+            if look != seen:
+                seen, changed = look, now
+                return
             # What is written can be read later only, after it was flushed to the disk. And a second
             # write may have the time of the first: clocks of files tick slowly.
-            if look != seen or now - began > (now - look[0]) / 2:
-                seen = look
+            if now - began > (now - changed) / 2:
                 return
 
-    yield lambda number: _finish(read_news(number), None), wait
+    loop = asyncio.get_running_loop()
+    with file_watched(log, written.set) as notified:
+        yield lambda number: _finish(read_news(number), None), wait
 
 
 def _look(path: str) -> tuple[float, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect as inspect_python
 import re
+import sqlite3
 from collections.abc import Container, Iterable
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import (
@@ -172,9 +174,22 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
     # What is no text is left out later, alone.
     connection.driver_connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait for one another
-    cursor.execute("PRAGMA synchronous=FULL")  # what is acknowledged is on the disk
-    cursor.close()
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait for one another
+        cursor.execute("PRAGMA synchronous=FULL")  # what is acknowledged is on the disk
+        cursor.close()
+    except Exception:
+        connection.close()  # else its thread may outlive the loop
+        raise
+
+
+def try_to_open(path: str) -> None:
+    """Raises :class:`sqlite3.Error` if that is no usable file of SQLite.
+
+    A connection of aiosqlite that can't be opened leaves a thread behind, which may outlive the loop.
+    """
+    with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def are_there(connection: Connection) -> bool:
