@@ -310,6 +310,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
     def _serve(self, name: str, server: HTTPServer, tls: ssl.SSLContext | None = None) -> str:
         """Begin to accept on this endpoint; returns its URL for the log."""
         listener = self._listeners[name]
+        listener.open()
         server.add_sockets(listener.sockets)
         self._servers.append(server)
         return listener.url("https" if tls else "http")
@@ -350,7 +351,13 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         if self.drain_delay and self._servers:  # not where the start has failed
             self.log.info("The health check says 503; stopping in %g s", self.drain_delay / 1000)
             await asyncio.sleep(self.drain_delay / 1000)
-        await stop_servers(self._servers, metrics, self.log, timeout=self.drain_timeout / 1000)
+        await stop_servers(
+            self._servers,
+            metrics,
+            self.log,
+            timeout=self.drain_timeout / 1000,
+            changing=lambda: self.table.link.changing,
+        )
 
     # -- Process -----------------------------------------------------------------------
 
