@@ -5,6 +5,7 @@ from __future__ import annotations
 from chp.config.settings import ProxySettings
 from chp.http1.target import Origin
 from chp.runtime import Runtime
+from chp.upstream.attempts import Attempts
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
 from chp.upstream.direct import DirectUpstream
@@ -15,8 +16,9 @@ class ChosenUpstream(Upstream):
 
     def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
         self._everywhere = settings.upstream == "curl"
-        self._direct = DirectUpstream(runtime, settings)
-        self._curl = CurlUpstream(runtime, settings)
+        attempts = Attempts(runtime.loop)
+        self._direct = DirectUpstream(runtime, settings, attempts)
+        self._curl = CurlUpstream(runtime, settings, attempts)
 
     def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
         return self._choose(request).open(request, content, complete, receiver)
@@ -41,5 +43,5 @@ class ChosenUpstream(Upstream):
 def make_upstream(runtime: Runtime, settings: ProxySettings) -> Upstream:
     """Make what ``ConfigurableProxy.upstream`` asks for."""
     if settings.upstream == "direct":
-        return DirectUpstream(runtime, settings)
+        return DirectUpstream(runtime, settings, Attempts(runtime.loop))
     return ChosenUpstream(runtime, settings)
