@@ -28,8 +28,7 @@ class Names:
         self.answer.set()
         self.resolver: Resolver
 
-    async def ask(self, resolver: Resolver, host: str) -> list[Address]:
-        self.resolver = resolver
+    async def ask(self, host: str) -> list[Address]:
         self.asked.append(host)
         await self.answer.wait()
         if host not in self.known:
@@ -46,7 +45,12 @@ def address(ip: str) -> Address:
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     it = Names()
-    monkeypatch.setattr(Resolver, "_ask", lambda resolver, host: it.ask(resolver, host))
+
+    async def ask(resolver: Resolver, host: str) -> list[Address]:
+        it.resolver = resolver
+        return await it.ask(host)
+
+    monkeypatch.setattr(Resolver, "_ask", ask)
     return it
 
 
