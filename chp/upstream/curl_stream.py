@@ -133,8 +133,6 @@ class CurlStream(Stream):
         """There is a connection. Tell whether the request may be sent on it."""
         if not self.may_send():
             return False
-        if self._connected:
-            self._note_retry()
         self._connected = True
         if self.connecting:
             self.connecting = False
@@ -152,12 +150,12 @@ class CurlStream(Stream):
         return True
 
     def may_send(self) -> bool:
-        """Tell whether the request may be sent, perhaps again.
+        """Tell whether the request may be sent: once, by libcurl.
 
-        libcurl does that by itself when an old connection ends before the response, whatever the method.
+        It would send it again by itself when an old connection ends before the response, whatever the
+        method, and perhaps on another old one. What may be sent again is, on a new one.
         """
-        first = not self._connected
-        self._refused = not first and (self._replay is None or bool(self.lines) or self._reader.begun)
+        self._refused = self._connected
         return not self._refused
 
     def next_content(self, size: int) -> bytes | int:
@@ -289,11 +287,11 @@ class CurlStream(Stream):
             if self._reader.malformed:
                 self.fail(UpstreamError("invalid_response", "invalid response: malformed head"))
                 return
-        replay = self._replay
-        lost = code in CONNECTION_LOST and self._connected and not self._reader.begun
-        if lost and replay is not None and self.client.was_reused(self):
-            # libcurl gives up when it has taken content already.
-            self._note_retry()
+        replay, self._replay = self._replay, None
+        # It gives up at once when it has taken content already.
+        lost = self._refused or (code in CONNECTION_LOST and self._connected and self.client.was_reused(self))
+        if lost and replay is not None and not self._reader.begun:
+            self._metrics.upstream_retries += 1
             self._send_again(replay)
         else:
             error = self._error(self.result)
@@ -301,14 +299,10 @@ class CurlStream(Stream):
                 self.client.attempts.failed(self.request.origin, error, self.began)
             self.fail(error)
 
-    def _note_retry(self) -> None:
-        self._replay = None
-        self._metrics.upstream_retries += 1
-
     def _send_again(self, content: bytes) -> None:
         self.client.release(self)
         self.result = None
-        self._connected = False
+        self._connected = self._refused = False
         self._outgoing = deque((content,) if content else ())
         self._outgoing_size = len(content)
         self._offset = 0
