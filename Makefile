@@ -1,5 +1,7 @@
 # make run       the proxy with a sample backend
 # make test      all checks and tests
+# make soak      the endurance tests, with twenty times as much work
+# make fuzz      coverage-guided fuzzing of what reads requests and responses
 # make lint      ruff, mypy and generated files only
 # make format    format the code
 # make benchmark chp beside other proxies; writes docs/performance.md
@@ -14,6 +16,8 @@ PYTEST_ARGS ?=
 # What the tests use beside Python packages. Installed where that is possible.
 DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd redis-server postgresql
 BENCHMARK_PACKAGES = openssl wrk haproxy nginx-light
+SOAK_FACTOR ?= 20
+FUZZ_ARGS ?=
 BENCHMARK_ARGS ?= --write docs
 
 BIN = $(VENV)/bin
@@ -30,13 +34,19 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 	|| { $$apt update -qq >/dev/null 2>&1; \
 	$$apt install -qq -y --no-install-recommends $(1) >/dev/null </dev/null; }; }
 
-.PHONY: run test lint format generate benchmark clean
+.PHONY: run test soak fuzz lint format generate benchmark clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: $(VENV)/.test
+	SOAK_FACTOR=$(SOAK_FACTOR) $(BIN)/python -m pytest tests/robustness $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz.py $(FUZZ_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)
@@ -81,6 +91,11 @@ $(VENV)/.test: $(VENV)/bin/pip $(METADATA)
 	@echo "Installing into $(VENV), with what tests need"
 	@$(PIP) -e '.[speed,test]'
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.fuzz: $(VENV)/.test
+	@echo "Installing atheris into $(VENV)"
+	@$(PIP) atheris
+	@touch $@
 
 # JupyterHub 5 with its own tests, which are of the time of these versions.
 $(VENV)/hub5/.installed: $(VENV)/bin/pip $(METADATA)

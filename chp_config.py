@@ -340,6 +340,9 @@ c = get_config()  # noqa: F821
 # c.ConfigurableProxy.drain_timeout = 30000
 
 # Give up on a target that does not accept a connection within this many milliseconds.
+#
+# Afterwards, and until it does, only some requests try it again: the others get their
+# 503 within about a second.
 # c.ConfigurableProxy.connect_timeout = 10000
 
 # Close a client's connection whose request head is not complete after this many milliseconds.

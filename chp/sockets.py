@@ -58,6 +58,14 @@ def write_long(transport: asyncio.Transport, descriptor: int, data: bytes | memo
         transport.write(bytes(data[sent:]))
 
 
+def end_writing(transport: asyncio.Transport) -> None:
+    """Say that no more bytes follow, where the transport can say so (not over TLS)."""
+    if transport.can_write_eof():
+        # asyncio lets this out when the peer has just reset the connection; its loss is about to be told.
+        with contextlib.suppress(OSError):
+            transport.write_eof()
+
+
 def peer_has_left(transport: asyncio.BaseTransport) -> bool:
     """Tell whether the peer has closed its side, without reading what it may have sent before.
 

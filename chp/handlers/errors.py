@@ -55,7 +55,9 @@ class ErrorPages:
         request = UpstreamRequest(
             target.origin, b"GET", b"%b%d?%b" % (base, status, query), b"\r\nHost: " + target.host_field
         )
-        return self._upstream.open(request, b"", True, ErrorPage(self, exchange, status, self._runtime))
+        page = ErrorPage(self, exchange, status, self._runtime)
+        page.stream = self._upstream.open(request, b"", True, page)
+        return page
 
     def send_default(self, exchange: Exchange, status: int) -> None:
         """Send ``{status}.html``, else ``error.html``, else the reason phrase.
@@ -77,10 +79,15 @@ class ErrorPages:
         self.send_default(exchange, status)
 
 
-class ErrorPage(Receiver):
-    """Turns the answer of an error target into that of the exchange: its status stays ours."""
+class ErrorPage(Receiver, Stream):
+    """Turns the answer of an error target into that of the exchange: its status stays ours.
 
-    __slots__ = ("_exchange", "_pages", "_runtime", "_status", "deadline")
+    It stands between the two, and is the stream of the exchange.
+    """
+
+    __slots__ = ("_exchange", "_pages", "_runtime", "_status", "deadline", "stream")
+
+    stream: Stream  # of the error target
 
     def __init__(self, pages: ErrorPages, exchange: Exchange, status: int, runtime: Runtime) -> None:
         self.deadline = monotonic() + ERROR_TARGET_TIMEOUT
@@ -89,6 +96,23 @@ class ErrorPage(Receiver):
         self._status = status
         self._runtime = runtime
         runtime.ticker.watch(self)
+
+    # -- from the exchange -------------------------------------------------
+
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
+        pass  # it is not for the error target
+
+    def pause_response(self) -> None:
+        self.stream.pause_response()
+
+    def resume_response(self) -> None:
+        self.stream.resume_response()
+
+    def abort(self) -> None:
+        self._runtime.ticker.forget(self)
+        self.stream.abort()
+
+    # -- from the error target ---------------------------------------------
 
     def informational(self, head: ResponseHead) -> None:
         pass

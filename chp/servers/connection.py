@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import LONG, bare_descriptor, peer_has_left, write_long
+from chp.sockets import LONG, bare_descriptor, end_writing, peer_has_left, write_long
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -458,8 +458,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._move("lingering")
         self._close_reason = reason
         self._ahead = b""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        end_writing(self._transport)
         self._update_reading()
         self._linger_until = monotonic() + 6 * self._settings.linger_timeout
         self._watch()

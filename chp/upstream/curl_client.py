@@ -41,6 +41,7 @@ class CurlClient(CurlAsyncHTTPClient):
         self.origin = origin
         self.settings = upstream.settings
         self.metrics = upstream.runtime.metrics
+        self.attempts = upstream.attempts
         self.active: set[CurlStream] = set()
         self.deadline = NEVER
         self._upstream = upstream
@@ -76,6 +77,7 @@ class CurlClient(CurlAsyncHTTPClient):
             handle = CurlHandle(self, self.origin, self.settings)
             self._handles[handle.curl] = handle
         handle.stream, stream.handle = stream, handle
+        stream.began = self._loop.time()
         handle.prepare(stream.request, fresh=fresh)
         self.active.add(stream)
         if self.settings.upstream_timeout is not None:
@@ -133,6 +135,10 @@ class CurlClient(CurlAsyncHTTPClient):
         self._upstream.close_idle(self.origin)
 
     # -- for the upstream --------------------------------------------------
+
+    @property
+    def has_idle(self) -> bool:
+        return self._idle > 0
 
     def retire(self) -> None:
         """Take no more streams: close when the last one is over, at once if there is none."""

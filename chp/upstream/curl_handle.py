@@ -116,8 +116,10 @@ class CurlHandle:
 
     def _on_socket(self, fd: int, purpose: int) -> int:
         """libcurl is about to connect, perhaps to send a request a second time."""
-        if self.stream is None or not self.stream.may_send():
+        stream = self.stream
+        if stream is None or not stream.may_send():
             return _ABORT
+        stream.connecting = True
         self.client.socket_opened(fd)
         return _GO_ON
 

@@ -30,7 +30,6 @@ class CurlStream(Stream):
     """One request and its response, on one handle; on a second one when it must be sent again."""
 
     __slots__ = (
-        "_client",
         "_collected",
         "_connected",
         "_head_sent",
@@ -48,6 +47,9 @@ class CurlStream(Stream):
         "_send_paused",
         "_sent",
         "_settings",
+        "began",
+        "client",
+        "connecting",
         "deadline",
         "handle",
         "lines",
@@ -66,7 +68,9 @@ class CurlStream(Stream):
         self.touched = False  # waits for deliver()
         self.result: tuple[int, str] | None = None  # libcurl's code and text, when it has ended
         self.deadline = NEVER
-        self._client = client
+        self.began = 0.0  # the loop's time
+        self.connecting = False  # over a new connection
+        self.client = client
         self._settings = client.settings
         self._metrics = client.metrics
         self._receiver = receiver
@@ -98,7 +102,7 @@ class CurlStream(Stream):
             self._outgoing.append(bytes(content))
             self._outgoing_size += len(content)
         if self._send_paused:
-            self._client.wake(self)
+            self.client.wake(self)
         if (
             not complete
             and not self._request_paused
@@ -115,13 +119,13 @@ class CurlStream(Stream):
     def resume_response(self) -> None:
         self._held = False
         if self._receive_paused and not self.over:
-            self._client.wake(self)
+            self.client.wake(self)
         self._watch()
 
     def abort(self) -> None:
         if not self.over:
             self.over = True
-            self._client.release(self)
+            self.client.release(self)
 
     # -- called by libcurl, through the handle -------------------------------
 
@@ -129,12 +133,13 @@ class CurlStream(Stream):
         """There is a connection. Tell whether the request may be sent on it."""
         if not self.may_send():
             return False
-        if self._connected:
-            self._note_retry()
         self._connected = True
+        if self.connecting:
+            self.connecting = False
+            self.client.attempts.succeeded(self.request.origin)
         request = self.request
         if self._request_paused or self._settings.upstream_timeout is not None:
-            self._client.touch(self)
+            self.client.touch(self)
         self._metrics.upstream_bytes_sent += (
             len(request.method)
             + len(request.target)
@@ -145,12 +150,12 @@ class CurlStream(Stream):
         return True
 
     def may_send(self) -> bool:
-        """Tell whether the request may be sent, perhaps again.
+        """Tell whether the request may be sent: once, by libcurl.
 
-        libcurl does that by itself when an old connection ends before the response, whatever the method.
+        It would send it again by itself when an old connection ends before the response, whatever the
+        method, and perhaps on another old one. What may be sent again is, on a new one.
         """
-        first = not self._connected
-        self._refused = not first and (self._replay is None or bool(self.lines) or self._reader.begun)
+        self._refused = self._connected
         return not self._refused
 
     def next_content(self, size: int) -> bytes | int:
@@ -171,19 +176,19 @@ class CurlStream(Stream):
             outgoing.popleft()
         self._outgoing_size -= len(piece)
         self._metrics.upstream_bytes_sent += len(piece)
-        self._client.touch(self)
+        self.client.touch(self)
         return piece
 
     def collect_content(self, data: bytes) -> int | None:
         if self._held or self._collected >= _COLLECT_LIMIT:
             self._receive_paused = True
             if not self.touched:
-                self._client.touch(self)
+                self.client.touch(self)
             return _RECEIVE_LATER
         self._collected += len(data)
         self._reader.pieces.append(data)
         if not self.touched:
-            self._client.touch(self)
+            self.client.touch(self)
         return None
 
     # -- for the client ----------------------------------------------------
@@ -212,7 +217,7 @@ class CurlStream(Stream):
         try:
             self._metrics.upstream_bytes_received += reader.read()
         except ValueError as error:
-            self._client.renew()  # libcurl may have taken it for a valid one
+            self.client.renew()  # libcurl may have taken it for a valid one
             self.fail(UpstreamError("invalid_response", f"invalid response: {error}"))
             return
         if reader.interim:
@@ -236,7 +241,7 @@ class CurlStream(Stream):
     def fail(self, error: UpstreamError) -> None:
         if not self.over:
             self.over = True
-            self._client.release(self)
+            self.client.release(self)
             self._metrics.upstream_errors[error.reason] += 1
             self._receiver.failed(error)
 
@@ -257,9 +262,9 @@ class CurlStream(Stream):
         complete = reader.complete or (reader.ends_with_connection and result is not None and not result[0])
         if complete:
             self.over = True
-            self._client.release(self)
+            self.client.release(self)
             if reader.last_exchange:
-                self._client.renew()
+                self.client.renew()
         else:
             self._head_sent = True
             self._watch()
@@ -269,48 +274,47 @@ class CurlStream(Stream):
             return
         if result is not None:
             if not result[0]:
-                self._client.renew()  # libcurl has seen an end that is none
+                self.client.renew()  # libcurl has seen an end that is none
             self.fail(self._error(result))
         elif self._receive_paused and not self._held:
-            self._client.wake(self)
+            self.client.wake(self)
 
     def _end_without_response(self) -> None:
         assert self.result is not None
         code = self.result[0]
         if not code:
-            self._client.renew()  # libcurl took it for a response
+            self.client.renew()  # libcurl took it for a response
             if self._reader.malformed:
                 self.fail(UpstreamError("invalid_response", "invalid response: malformed head"))
                 return
-        replay = self._replay
-        lost = code in CONNECTION_LOST and self._connected and not self._reader.begun
-        if lost and replay is not None and self._client.was_reused(self):
-            # libcurl gives up when it has taken content already.
-            self._note_retry()
+        replay, self._replay = self._replay, None
+        # It gives up at once when it has taken content already.
+        lost = self._refused or (code in CONNECTION_LOST and self._connected and self.client.was_reused(self))
+        if lost and replay is not None and not self._reader.begun:
+            self._metrics.upstream_retries += 1
             self._send_again(replay)
         else:
-            self.fail(self._error(self.result))
-
-    def _note_retry(self) -> None:
-        self._replay = None
-        self._metrics.upstream_retries += 1
+            error = self._error(self.result)
+            if not self._connected or self.connecting:
+                self.client.attempts.failed(self.request.origin, error, self.began)
+            self.fail(error)
 
     def _send_again(self, content: bytes) -> None:
-        self._client.release(self)
+        self.client.release(self)
         self.result = None
-        self._connected = False
+        self._connected = self._refused = False
         self._outgoing = deque((content,) if content else ())
         self._outgoing_size = len(content)
         self._offset = 0
         self.deadline = NEVER
-        self._client.begin(self, fresh=True)
+        self.client.begin(self, fresh=True)
 
     def _error(self, result: tuple[int, str]) -> UpstreamError:
         code, text = result
         if not code or self._refused:
             return _ENDED_EARLY
         return upstream_error(
-            self._client.origin, code, text, self._client.os_errno(self), connected=self._connected
+            self.client.origin, code, text, self.client.os_errno(self), connected=self._connected
         )
 
     def _watch(self) -> None:

@@ -12,6 +12,8 @@ from chp.http1.fields import END_OF_HEAD
 from chp.http1.framing import LAST_CHUNK, chunk
 from chp.http1.target import Origin
 from chp.runtime import Runtime
+from chp.upstream.addresses import Resolver, is_address
+from chp.upstream.attempts import Attempts
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 from chp.upstream.direct_connection import UpstreamConnection
 
@@ -19,8 +21,10 @@ from chp.upstream.direct_connection import UpstreamConnection
 class DirectUpstream(Upstream):
     """A pool of connections for each origin; the one used last is used next."""
 
-    def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
+    def __init__(self, runtime: Runtime, settings: ProxySettings, attempts: Attempts) -> None:
         self.runtime = runtime
+        self._attempts = attempts
+        self._resolver = Resolver(runtime.loop)
         # A list may be empty as long as there is a connection to come back to it.
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._connections: set[UpstreamConnection] = set()
@@ -70,6 +74,7 @@ class DirectUpstream(Upstream):
         for task in list(self._connecting):
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
+        await self._resolver.close()
 
     # -- for streams and connections ---------------------------------------
 
@@ -122,12 +127,21 @@ class DirectUpstream(Upstream):
     async def _connect(self, stream: DirectStream) -> None:
         origin = stream.request.origin
         try:
+            await self._attempts.turn(origin)
+        except UpstreamError as error:
+            stream.fail(error)
+            return
+        began = self.runtime.loop.time()
+        try:
             connection = await asyncio.wait_for(self._open_connection(origin), self.settings.connect_timeout)
             if not connection.usable:
                 raise ConnectionResetError("it was closed at once")
         except (OSError, asyncio.TimeoutError, UnicodeError, ssl.SSLError) as error:
-            stream.fail(_connect_error(origin, error))
+            failure = _connect_error(origin, error)
+            self._attempts.failed(origin, failure, began)
+            stream.fail(failure)
         else:
+            self._attempts.succeeded(origin)
             # Not before: an attempt that is cancelled may never see its connection_lost().
             self._connections.add(connection)
             self.runtime.metrics.upstream_connections += 1
@@ -142,18 +156,20 @@ class DirectUpstream(Upstream):
 
         if origin.scheme == "unix":
             _, protocol = await loop.create_unix_connection(factory, origin.host)
-        elif origin.tls:
-            if self._tls is None:
-                self._tls = ssl.create_default_context()
+            return protocol
+        tls = server_hostname = None
+        if origin.tls:
+            tls = self._tls = self._tls or ssl.create_default_context()
+            server_hostname = origin.host
+        if is_address(origin.host):
             _, protocol = await loop.create_connection(
-                factory,
-                origin.host,
-                origin.port,
-                ssl=self._tls,
-                server_hostname=origin.host,
+                factory, origin.host, origin.port, ssl=tls, server_hostname=server_hostname
             )
         else:
-            _, protocol = await loop.create_connection(factory, origin.host, origin.port)
+            sock = await self._resolver.connect(origin.host, origin.port)
+            _, protocol = await loop.create_connection(
+                factory, sock=sock, ssl=tls, server_hostname=server_hostname
+            )
         return protocol
 
 

@@ -165,10 +165,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.connection_ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._upstream.gone(self)
         if exc is not None and self._stream is not None:
             self._read_rest()
         self.connection_ended(exc)
-        self._upstream.gone(self)
 
     def pause_writing(self) -> None:
         self.write_paused = True

@@ -197,16 +197,16 @@ class Backend:
 
 @contextlib.asynccontextmanager
 async def backend(
-    script: Script = answer_ok, *, tls: ssl.SSLContext | None = None, socket_path: str = ""
+    script: Script = answer_ok, *, tls: ssl.SSLContext | None = None, socket_path: str = "", port: int = 0
 ) -> AsyncIterator[Backend]:
-    """Run a backend on a free port, or on a unix socket."""
+    """Run a backend on a free port, on a known one that is free again, or on a unix socket."""
     it = Backend(script)
     if socket_path:
         server = await asyncio.start_unix_server(it._serve, socket_path)
         it.url = "http+unix://" + socket_path.replace("/", "%2F")
     else:
         tls = tls or backend_defaults.get("tls")
-        server = await asyncio.start_server(it._serve, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(it._serve, "127.0.0.1", port, ssl=tls)
         port = server.sockets[0].getsockname()[1]
         it.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     try:

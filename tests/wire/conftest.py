@@ -59,6 +59,7 @@ KINDS = {
     "test_pool": ALL,
     "test_streaming": ALL,
     "test_timeouts": ALL,
+    "test_addresses": {"direct"},
 }
 
 

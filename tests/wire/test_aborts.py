@@ -10,6 +10,8 @@ import pytest
 from support.streams import background, broken_off, end_of, gauges, hang, quiet
 from support.wire import OK, Peer, answer_ok, backend, proxy, until
 
+from chp.servers.connection import ClientConnection
+
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 HALF_AN_UPLOAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello"
 HALF_A_CHUNKED_UPLOAD = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
@@ -325,3 +327,34 @@ async def test_an_upstream_that_closes_while_its_connection_is_being_made_is_a_5
             assert log_lines.take("503 GET / (the connection|can't connect)")
             await quiet(chp)
             assert chp.app.metrics.upstream_connections == 0
+
+
+# -- both sides at the same moment ----------------------------------------------------------------
+
+
+async def test_a_refusal_meets_a_client_that_has_just_reset_its_connection(
+    monkeypatch: pytest.MonkeyPatch, log_lines: Any
+) -> None:
+    """The proxy, which has bytes left to read, says the end of its answer before that of the connection."""
+    with socket.socket() as client:
+
+        def reset_and_go_on(self: ClientConnection, persist: bool) -> None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            client.close()
+            response_complete(self, persist)
+
+        response_complete = ClientConnection.response_complete
+        monkeypatch.setattr(ClientConnection, "response_complete", reset_and_go_on)
+
+        async def die(peer: Peer) -> None:
+            await peer.receive_head()
+            peer.abort()
+
+        async with backend(die) as server, proxy(server.url) as chp:
+            client.connect(("127.0.0.1", chp.port))
+            upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
+            client.sendall(upgrade + b"bytes behind it")
+            await server.wait_until_ended()
+            await quiet(chp)
+            assert chp.app.metrics.upstream_connections == 0
+            assert log_lines.take("503 GET / the connection")

@@ -63,7 +63,12 @@ class LimitOptions(HasTraits):
     connect_timeout = Integer(
         10_000,
         min=1,
-        help="Give up on a target that does not accept a connection within this many milliseconds.",
+        help="""
+        Give up on a target that does not accept a connection within this many milliseconds.
+
+        Afterwards, and until it does, only some requests try it again: the others get their
+        503 within about a second.
+        """,
     ).tag(config=True, live=True)
 
     head_timeout = Integer(
