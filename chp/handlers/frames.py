@@ -25,7 +25,7 @@ class Frames:
         self._head = b""  # of a frame, and too short to tell its length
 
     def passed(self, data: bytes | memoryview) -> None:
-        """Go on over bytes that were passed on."""
+        """Go on over bytes that were passed on. None of them is kept but the beginning of a head."""
         at = self.left
         if self._head:
             data, at = self._head + data, 0

@@ -114,8 +114,8 @@ class TunnelEnd(asyncio.BufferedProtocol):
     def __init__(self, tunnel: Tunnel, transport: asyncio.Transport, frames: Frames | None) -> None:
         self.tunnel = tunnel
         self.transport = transport
-        self.descriptor = bare_descriptor(transport)
         self.frames = frames  # that it has received; None: it is no WebSocket
+        self.descriptor = bare_descriptor(transport)
         self.ended = False  # it has said its last byte
 
     def get_buffer(self, sizehint: int) -> memoryview:
