@@ -38,7 +38,7 @@ from chp.errors import StorageError
 FORMAT = 1
 READ_AT_ONCE = 100  # changes
 CONNECT_TIMEOUT = 3.0  # seconds
-LOCK_TIMEOUT = 3.0  # seconds to wait for other writers; nobody waits for the answer after five
+LOCK_TIMEOUT = 4.0  # seconds to wait for other writers; nobody waits for the answer after five
 # Seconds in the middle of a change after which PostgreSQL gives up a proxy that has fallen silent:
 # it holds the lock that all others need.
 IDLE_TIMEOUT = 2.0
