@@ -25,7 +25,7 @@ _SEEDS = {
         b"GET /a/b?c=d HTTP/1.1\r\nHost: h\r\nCookie: a=b\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.0\r\n\r\n",
         b"PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, x\r\nUpgrade: raw\r\nX-Forwarded-For: ::1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, x\r\nUpgrade: raw\r\nX-Forwarded-For: a\r\n\r\n",
     ],
     "responses": [
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close, x\r\n\r\nabc",
