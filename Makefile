@@ -46,7 +46,7 @@ soak: $(VENV)/.test
 	SOAK_FACTOR=$(SOAK_FACTOR) $(BIN)/python -m pytest tests/robustness $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.fuzz
-	$(BIN)/python tests/fuzz.py $(FUZZ_ARGS)
+	$(BIN)/python tests/fuzz $(FUZZ_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check $(SOURCES)

@@ -36,7 +36,9 @@ class DirectUpstream(Upstream):
     def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
         stream = DirectStream(self, request, receiver)
         data = stream.first_bytes(content, complete)
-        connection = self._take_idle(request.origin)
+        # An upgrade can't be sent again if that one is just being closed, and no other exchange has a
+        # use for its connection afterwards.
+        connection = None if request.upgrade else self._take_idle(request.origin)
         if connection is None:
             stream.connect(data)
             if not complete:

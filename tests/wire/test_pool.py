@@ -9,8 +9,6 @@ import pytest
 from support.streams import hang, heads, quiet
 from support.wire import OK, Backend, Peer, Proxy, backend, proxy, until
 
-UPGRADE = "Connection: Upgrade\r\nUpgrade: raw\r\n"
-
 
 def is_idle(chp: Proxy, count: int) -> bool:
     metrics = chp.app.metrics
@@ -193,7 +191,6 @@ async def test_content_that_was_complete_is_sent_again_with_its_head() -> None:
         assert server.received[0].count(b"hello") == server.received[1].count(b"hello") == 1
 
 
-AN_UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\n" + UPGRADE.encode() + b"\r\n"
 NOT_REPEATABLE = {
     "POST": b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
     "PATCH": b"PATCH / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
@@ -212,12 +209,6 @@ async def test_what_can_not_be_sent_twice_is_a_503(request_: bytes) -> None:
         assert message.status == 503
         assert server.connections == 1
         assert chp.app.metrics.upstream_retries == 0
-
-
-@pytest.mark.not_over("curl", "curl-tls")  # the other one has no idle connections that an upgrade could meet
-@pytest.mark.expect_log("503 GET /")
-async def test_an_upgrade_can_not_be_sent_twice() -> None:
-    await test_what_can_not_be_sent_twice_is_a_503(AN_UPGRADE)
 
 
 @pytest.mark.not_over("curl", "curl-tls")  # libcurl does not say that half a line came
