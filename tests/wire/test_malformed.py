@@ -151,7 +151,7 @@ async def test_refusals_are_counted_and_no_web_requests() -> None:
             await peer.receive_all()
             await peer.close()
         await until(lambda: metrics.client_connections == 0)
-        assert metrics.requests_proxy == {400: 1, 431: 1}
+        assert metrics.requests_proxy == {400: 1, 414: 1}
         assert metrics.requests_web == 0
         assert metrics.client_connections_closed == {"bad_request": 2}
 
