@@ -14,7 +14,7 @@ PORT ?= 8000
 PYTEST_ARGS ?=
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd
+DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd redis-server postgresql
 BENCHMARK_PACKAGES = openssl wrk haproxy nginx-light
 SOAK_FACTOR ?= 20
 FUZZ_ARGS ?=

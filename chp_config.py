@@ -34,6 +34,13 @@ c = get_config()  # noqa: F821
 # Path of a unix domain socket for the REST API, instead of an IP address and port.
 # c.ConfigurableProxy.api_socket = ''
 
+# Let other processes listen on the same ports; the kernel shares out the connections.
+#
+# For several proxies on one machine, with a store that they share (``--storage-url``).
+# It is about the ports of the proxy, the REST API and the redirects, and every process
+# has to ask for it. The metrics are those of one process, and need a port for each.
+# c.ConfigurableProxy.reuse_port = False
+
 # IP address or host name of the metrics server; empty: all interfaces.
 # c.ConfigurableProxy.metrics_ip = ''
 
@@ -71,10 +78,36 @@ c = get_config()  # noqa: F821
 # ``hub.example.com``, ``/`` is the default for all hosts.
 # c.ConfigurableProxy.host_routing = False
 
-# Keep routes in this store, a Python class ``package.module.Class``; by default in memory.
+# Keep routes in this store, for example ``sqlite:///chp.sqlite``; by default in memory.
 #
-# With the default the routes are gone when the proxy ends; JupyterHub adds them again.
+# ``sqlite:///FILE`` for the proxies of one machine, ``postgresql://USER:PASSWORD@HOST/DATABASE``
+# or ``redis://:PASSWORD@HOST`` for those of several. Without a store the routes are gone when
+# the proxy ends; JupyterHub adds them again. Every user of a machine can read command lines: a
+# URL with a password belongs into the configuration file, or into the environment variable
+# CONFIGPROXY_STORAGE_URL.
+# c.ConfigurableProxy.storage_url = ''
+
+# The kind of store: memory, sql, redis, or a Python class ``package.module.Class``.
+#
+# By default the URL of the store decides.
 # c.ConfigurableProxy.storage_backend = ''
+
+# What to do when the store can't be read at the start: wait, serve or exit.
+#
+# With ``wait`` nobody is answered until the routes are there, with ``serve`` requests are
+# answered without them, with ``exit`` the proxy ends. The first two try again until it works.
+# c.ConfigurableProxy.storage_at_start = 'wait'
+
+# How many milliseconds a request without a route may wait for changes that are known to be missing.
+#
+# That is while the proxy reads what other proxies have changed, or has just lost its store.
+# c.ConfigurableProxy.storage_patience = 1000
+
+# Answer nobody before there is a route with this path, for example ``/``.
+#
+# Until then connections wait to be accepted. Requests that come just after a restart so
+# get no 404 because the routes are still to be added.
+# c.ConfigurableProxy.wait_for_route = ''
 
 # Fetch error pages from this server, for example ``http://127.0.0.1:8081/hub/error``.
 #
@@ -247,10 +280,16 @@ c = get_config()  # noqa: F821
 # A load balancer in front of the proxy should have a shorter one than this.
 # c.ConfigurableProxy.keep_alive_timeout = 5000
 
+# How many milliseconds the health check says 503, with all else as before, until the proxy stops.
+#
+# So that a load balancer that asks for ``/_chp_healthz`` sends nothing more by the time the
+# proxy stops accepting. A second signal ends the wait.
+# c.ConfigurableProxy.drain_delay = 0
+
 # How many milliseconds requests that are under way get to finish when the proxy stops.
 #
 # Idle connections and WebSockets are closed at once. A second signal ends the wait.
-# c.ConfigurableProxy.drain_timeout = 5000
+# c.ConfigurableProxy.drain_timeout = 30000
 
 # Give up on a target that does not accept a connection within this many milliseconds.
 #
@@ -280,6 +319,11 @@ c = get_config()  # noqa: F821
 # A request with a larger one gets a 431, a response with a larger one becomes a 503.
 # c.ConfigurableProxy.max_head_size = 65536
 
+# The longest first line of a request, in bytes; with a longer one it gets a 414.
+#
+# It is method, path and query. It is a part of the head, and counts for ``max_head_size`` too.
+# c.ConfigurableProxy.max_request_line = 16384
+
 # How many header lines a request may have; with more it gets a 431.
 # c.ConfigurableProxy.max_field_count = 256
 
@@ -291,12 +335,37 @@ c = get_config()  # noqa: F821
 # The largest body of a REST API request, in bytes; a larger one gets a 413.
 # c.ConfigurableProxy.api_max_body_size = 1048576
 
+# How many connections of clients, WebSockets included, may be open at a time; 0: by the limit of files.
+#
+# With more, the proxy stops accepting until one of them ends, and those who come wait in the
+# kernel's backlog, as with HAProxy's maxconn; health checks wait with them. The default is
+# half of the process's limit of open files (less 64 for other things), so that each connection
+# finds a file descriptor for its target.
+# c.ConfigurableProxy.max_connections = 0
+
+# How many connections one client's address may have open at a time; 0: any number.
+#
+# One more is closed at once, without an answer, and before TLS. The address is that of the
+# connection: behind a load balancer, or for users behind one NAT, all have the same.
+# c.ConfigurableProxy.max_connections_per_address = 0
+
+# How many requests and WebSockets may be under way to one target at a time; 0: any number.
+#
+# One more gets a 503 at once. All routes with the same host and port count together.
+# c.ConfigurableProxy.max_connections_per_target = 0
+
 # -- Process --
 
 # How much to log: debug, info, warn or error.
 #
 # info says which routes come and go, warn what needs attention, error what failed.
 # c.ConfigurableProxy.log_level = 'info'
+
+# Write the log as JSON, an object on each line: ``time``, ``level``, ``logger``, ``message``.
+#
+# ``exception`` is there too where there was one. An error that keeps the proxy from
+# starting stays a plain line.
+# c.ConfigurableProxy.log_json = False
 
 # Write the process id to this file.
 #

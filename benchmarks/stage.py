@@ -36,6 +36,7 @@ class Stage:
     peer: Peer
     process: Process
     setup: Setup
+    theatre: Theatre
 
     def meter(self) -> Meter:
         return Meter(self.process)
@@ -87,7 +88,7 @@ class Theatre:
         )
         command = peer.command(self.installed, setup)
         environment = {"CONFIGPROXY_AUTH_TOKEN": TOKEN, **peer.environment}
-        return Stage(peer, Process(command, folder / "log", environment=environment), setup)
+        return Stage(peer, Process(command, folder / "log", environment=environment), setup, self)
 
     @contextlib.contextmanager
     def running(self, peer: Peer, *, tls: bool, backend_tls: bool) -> Iterator[Stage]:

@@ -11,6 +11,7 @@ import os
 import signal
 import ssl
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,28 +23,28 @@ from traitlets.config import Application, Config
 from traitlets.utils.bunch import Bunch
 
 import chp
+from chp import descriptors
 from chp import log as logs
 from chp.config import build, cli, file
 from chp.config.listen import Address, Endpoint, Listener
 from chp.config.options import GROUPS, Options
+from chp.config.reload import read as read_options
+from chp.drain import stop_servers
 from chp.errors import ChpError, ConfigError
 from chp.handlers.api import make_api_application
-from chp.handlers.errors import ErrorPages
+from chp.handlers.health import Health
 from chp.handlers.metrics import make_metrics_application
 from chp.handlers.proxy import ProxyHandler
 from chp.handlers.redirect import make_redirect_application
 from chp.metrics import Metrics
 from chp.notify import notify
+from chp.reload import LiveParts, Reloader, make_error_pages
 from chp.routing.storage import load_store
 from chp.routing.table import RouteTable
 from chp.runtime import Runtime
+from chp.servers.accept import PatientServer
 from chp.servers.proxy import ProxyServer
 from chp.upstream.choice import make_upstream
-
-# Seconds between two looks at how many connections are still busy when the proxy stops.
-_DRAIN_INTERVAL = 0.02
-# Seconds that aborted connections get to end.
-_CLOSE_TIMEOUT = 2.0
 
 
 class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_level takes names in any case
@@ -73,6 +74,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self._listeners: dict[str, Listener] = {}  # by the name of the endpoint
         self._servers: list[HTTPServer] = []
         self._closing = contextlib.AsyncExitStack()
+        self._line: cli.CommandLine | None = None
+        self._reloader: Reloader | None = None
 
     @default("log_format")
     def _default_log_format(self) -> str:
@@ -82,7 +85,14 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
     def _default_log_datefmt(self) -> str:
         return logs.DATE_FORMAT
 
-    _log_formatter_cls = logs.Formatter  # type: ignore[assignment]  # only its name is used
+    @property
+    def _log_formatter_cls(self) -> type[logging.Formatter]:  # type: ignore[override]
+        # traitlets only uses its name.
+        return logs.JSONFormatter if self.log_json else logs.Formatter
+
+    @observe("log_json")
+    def _log_json_changed(self, change: Bunch) -> None:
+        self._configure_logging()
 
     @observe("config")
     def _config_changed(self, change: Bunch) -> None:
@@ -107,14 +117,21 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         if line.generate_config:
             self._write_config_file(line.config_file or file.DEFAULT_NAME, replace_it=line.answer_yes)
             self.exit(0)
-        config = self._load_file(line.config_file)
+        self._line = line
+        config = self._read_config(line)
+        # Kept out of the configuration, so that nothing that shows it can show the token or a password.
+        for name in ("auth_token", "storage_url"):
+            secret = config[type(self).__name__].pop(name, None)
+            if secret is not None:
+                setattr(self, name, secret)
+        self.update_config(config)
+
+    def _read_config(self, line: cli.CommandLine) -> Config:
+        # The file that was read at first must not be missing later.
+        config = self._load_file(next(iter(self._loaded_config_files), line.config_file))
         self.cli_config = Config({type(self).__name__: line.values})
         config.merge(self.cli_config)
-        # Kept out of the configuration, so that nothing that shows it can show the token.
-        token = config[type(self).__name__].pop("auth_token", None)
-        if token is not None:
-            self.auth_token = token
-        self.update_config(config)
+        return config
 
     def _load_file(self, path: str) -> Config:
         if not path and not os.path.exists(file.DEFAULT_NAME):
@@ -179,16 +196,13 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self._closing = stack.pop_all()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        # traitlets lets the logger take everything and its handlers choose: that would make a
-        # record of each debug line, which costs half as much as a request.
-        levels = [handler.level for handler in self.log.handlers]
-        self.log.setLevel(max(logging.DEBUG, min(levels, default=self.log_level)))
+        logs.set_logger_level(self.log)
         settings = build.proxy_settings(self)
-        if not build.has_error_pages(self):
-            self.log.warning("--error-path: no directory %s: error pages are plain text", self.error_path)
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
             self.log.warning("REST API is not authenticated.")
+        if self.reuse_port and not self.storage_url and self.storage_backend in ("", "memory"):
+            self.log.warning("--reuse-port without a store: a route is known to the process that got it only")
 
         # Addresses first: most of what can go wrong goes wrong here.
         self._listeners, self._servers = {}, []
@@ -202,44 +216,63 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         upstream = make_upstream(runtime, settings)
         stack.push_async_callback(upstream.close)
         self.table = table = RouteTable(
-            load_store(self.storage_backend, self._storage_config()),
+            load_store(self.storage_backend, self._storage_config(), url=self.storage_url),
             metrics,
             self.log,
             host_routing=self.host_routing,
             on_retired=lambda target: upstream.close_idle(target.origin),
+            default_target=self.default_target,
+            patience=self.storage_patience / 1000,
         )
         stack.push_async_callback(table.close)
         # Connections wait in the backlog meanwhile: nobody gets a 404 because of an early request.
-        await table.load()
-        if self.default_target:
-            await table.add("/", {"target": self.default_target})
+        await table.load(self.storage_at_start)
 
-        stack.push_async_callback(self._close_servers, metrics)
-        error_pages = ErrorPages(
-            runtime, upstream, error_path=build.error_pages(self), error_target=self.error_target
-        )
-        handler = ProxyHandler(runtime, settings, table, upstream, error_pages, self.proxy_request)
-        proxy_url = self._serve("", ProxyServer(handler, runtime, settings, proxy_tls), proxy_tls)
-        self.log.info("Proxying %s to %s", proxy_url, self.default_target or "(no default)")
-
+        health = Health()
+        error_pages = make_error_pages(self, runtime, upstream)
+        handler = ProxyHandler(runtime, settings, table, upstream, error_pages, health, self.proxy_request)
+        proxy_server = ProxyServer(handler, runtime, settings, proxy_tls)
         api = make_api_application(
             table, metrics, self.log, auth_token=self.auth_token, max_body_size=self.api_max_body_size
         )
-        api_url = self._serve("api-", HTTPServer(api, ssl_options=api_tls), api_tls)
+        api_server = PatientServer(api, runtime, ssl_options=api_tls)
+        reloader = Reloader(self, LiveParts(runtime, handler, upstream, proxy_server, api_server))
+        stack.push_async_callback(reloader.close)
+
+        stack.push_async_callback(self._close_servers, health, metrics)
+        if self.wait_for_route and table.get(self.wait_for_route) is None:
+            waiting = asyncio.create_task(self._serve_when_routed(proxy_server, proxy_tls))
+            stack.callback(waiting.cancel)
+        else:
+            self._serve_proxy(proxy_server, proxy_tls)
+        api_url = self._serve("api-", api_server, api_tls)
         self.log.info("Proxy API at %s/api/routes", api_url)
 
         if "metrics-" in self._listeners:
             page = make_metrics_application(metrics, routes=lambda: len(table.routes()))
-            self.log.info("Serve metrics at %s/metrics", self._serve("metrics-", HTTPServer(page)))
+            metrics_url = self._serve("metrics-", PatientServer(page, runtime))
+            self.log.info("Serve metrics at %s/metrics", metrics_url)
 
         if "redirect-" in self._listeners:
             to_port = self.redirect_to or int(self.proxy_address[1])
-            redirects = HTTPServer(
-                make_redirect_application(to_port), idle_connection_timeout=self.head_timeout / 1000
+            redirects = PatientServer(
+                make_redirect_application(to_port, health),
+                runtime,
+                idle_connection_timeout=self.head_timeout / 1000,
             )
             self._serve("redirect-", redirects)
             from_port = self.redirect_address[1]
             self.log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
+        self._reloader = reloader
+
+    def _serve_proxy(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
+        url = self._serve("", server, tls)
+        self.log.info("Proxying %s to %s", url, self.default_target or "(no default)")
+
+    async def _serve_when_routed(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
+        self.log.info("Waiting for the route %s", self.wait_for_route)
+        await self.table.until_there(self.wait_for_route)
+        self._serve_proxy(server, tls)
 
     def _storage_config(self) -> Mapping[str, Any]:
         """Return what the configuration says about the store: ``c.ClassName.option = value``."""
@@ -262,31 +295,38 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self._servers.append(server)
         return listener.url("https" if tls else "http")
 
+    def reload(self) -> None:
+        """Read the configuration file and all certificates again, and go on with what is new.
+
+        Without :meth:`initialize`, what counts are the options of this object as they are now. What
+        can't be used is an error in the log, and everything stays as it was. Nothing is done where no
+        servers run.
+        """
+
+        if self._reloader is None:
+            return
+
+        def read() -> Options:
+            return self if self._line is None else read_options(self._read_config(self._line), type(self))
+
+        reloaded = self._reloader.reload(read)
+        if reloaded is not None:
+            options, changed = reloaded
+            for name in changed:
+                setattr(self, name, getattr(options, name))
+            logs.set_logger_level(self.log)
+
     async def stop(self) -> None:
         """Stop listening, close every connection, and release everything. No error if nothing runs."""
+        self._reloader = None
         await self._closing.pop_all().aclose()
 
-    async def _close_servers(self, metrics: Metrics) -> None:
-        # Nothing new on any server, before the first connection is closed.
-        for server in self._servers:
-            server.stop()
-        for listener in self._listeners.values():
-            listener.close()
-        # Idle connections and tunnels are closed by now: what is left is in the middle of a request.
-        loop = asyncio.get_running_loop()
-        if metrics.client_connections:
-            count, patience = metrics.client_connections, self.drain_timeout / 1000
-            self.log.info("Waiting up to %g s for requests on %d connections", patience, count)
-        patience_ends = loop.time() + self.drain_timeout / 1000
-        while metrics.client_connections and loop.time() < patience_ends:
-            await asyncio.sleep(_DRAIN_INTERVAL)
-        if metrics.client_connections:
-            self.log.info("Cut the requests on %d connections", metrics.client_connections)
-        closing = asyncio.gather(*(server.close_all_connections() for server in self._servers))
-        try:
-            await asyncio.wait_for(closing, _CLOSE_TIMEOUT)
-        except asyncio.TimeoutError:  # the builtin one only since Python 3.11
-            self.log.warning("Connections did not close within %d s", _CLOSE_TIMEOUT)
+    async def _close_servers(self, health: Health, metrics: Metrics) -> None:
+        health.stopping = True
+        if self.drain_delay and self._servers:  # not where the start has failed
+            self.log.info("The health check says 503; stopping in %g s", self.drain_delay / 1000)
+            await asyncio.sleep(self.drain_delay / 1000)
+        await stop_servers(self._servers, metrics, self.log, timeout=self.drain_timeout / 1000)
 
     # -- Process -----------------------------------------------------------------------
 
@@ -296,6 +336,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         Raises a :class:`~chp.errors.ChpError` if the servers can't be started.
         """
         logs.adopt_library_loggers(self.log)
+        descriptors.raise_limit(self.log)
         loop = _new_event_loop(self.event_loop)
         try:
             loop.run_until_complete(self._run(loop))
@@ -306,16 +347,25 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         stopping = asyncio.Event()
         for number, message in ((signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")):
             loop.add_signal_handler(number, functools.partial(self._on_signal, stopping, message))
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        # It may wait for the route store for long.
+        starting = asyncio.create_task(self.start_servers())
+        stopped = asyncio.create_task(stopping.wait())
         try:
-            await self.start_servers()
-            # What is there now stays. A collection that need not look at it takes 14 ms less.
-            gc.collect()
-            gc.freeze()
-            self._write_pid_file()
-            notify(READY="1", STATUS="Proxying")
-            await stopping.wait()
+            await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                # What is there now stays. A collection that need not look at it takes 14 ms less.
+                gc.collect()
+                gc.freeze()
+                self._write_pid_file()
+                notify(READY="1", STATUS="Proxying")
+                await stopped
         finally:
             notify(STOPPING="1")
+            for task in (starting, stopped):
+                task.cancel()
+            await asyncio.wait((starting, stopped))
             self._remove_pid_file()
             await self.stop()
 
@@ -327,6 +377,15 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
                 listener.remove_file()
             os._exit(0)
         stopping.set()
+
+    def _on_hangup(self) -> None:
+        if self._reloader is None:
+            self.log.warning("Not reloaded: the proxy is starting or stopping")
+            return
+        notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+        self.reload()
+        logs.adopt_library_loggers(self.log)  # its handlers are new where its level is
+        notify(READY="1")
 
     def _write_pid_file(self) -> None:
         if self.pid_file:

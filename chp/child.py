@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -28,16 +28,21 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[Any] = self._loop.create_future()
         self.process = subprocess.Popen(command, env=environment, start_new_session=True, umask=umask)
-        # No thread of a pool: the parent may end before the child.
-        threading.Thread(target=self._watch, name="child-watcher", daemon=True).start()
+        try:
+            # No thread of a pool: the parent may end before the child.
+            threading.Thread(target=self._watch, name="child-watcher", daemon=True).start()
+        except RuntimeError:  # too many threads; nobody would know of this process
+            self.process.kill()
+            self.process.wait()
+            raise
 
     @property
     def runs(self) -> bool:
         return self.process.poll() is None
 
-    def when_ended(self, callback: Callable[[str], object]) -> None:
-        """Call back, with a description of how, when the process has ended; at once if it has already."""
-        self._exited.add_done_callback(lambda exited: callback(ending(exited.result())))
+    async def ended(self) -> str:
+        """Wait until the process has ended; returns a description of how."""
+        return ending(await asyncio.shield(self._exited))
 
     async def wait_until_ready(self, listener: NotifyListener, timeout: float) -> None:
         """Wait until it says so to ``listener``, for at most ``timeout`` seconds.
@@ -62,7 +67,7 @@ class Child:
         said = listener.state.get("STATUS", "its last lines in the log say why")
         if self._exited.done():
             raise RuntimeError(f"it {ending(self._exited.result())}: {said}")
-        raise RuntimeError(f"it was not ready within {timeout:g} seconds: {said}")
+        raise RuntimeError(f"it did not say within {timeout:g} seconds that it is ready: {said}")
 
     async def end(self, patience: float) -> bool:
         """End it: in order (SIGTERM), and by force if it takes longer than ``patience`` seconds.

@@ -24,12 +24,14 @@ class BadRequest(ChpError):
     """A request that can't be forwarded safely.
 
     ``status`` is the response's status code (400, 431, 501 ...); the text is
-    its reason, and holds nothing of the request but field names.
+    its reason, and holds nothing of the request but field names. ``limit`` is
+    the option that the request goes beyond, if it is that.
     """
 
-    def __init__(self, reason: str, status: int = 400) -> None:
+    def __init__(self, reason: str, status: int = 400, *, limit: str = "") -> None:
         super().__init__(reason)
         self.status = status
+        self.limit = limit
 
 
 class StorageError(ChpError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 # What a proxy is called, ours and the one on Node; and what may run it.
@@ -12,18 +14,41 @@ _NAMES = frozenset({"chp", "configurable-http-proxy"})
 _INTERPRETERS = ("python", "pypy", "node")
 
 _PROC = Path("/proc")  # Linux; elsewhere ps is asked
+_STARTTIME = 22 - 3  # of proc(5), in the fields after the name
 
 
-def is_proxy(pid: int) -> bool:
-    """Tell whether this process runs, and is a proxy: neither a zombie nor a stranger with an old number."""
-    state, command = _state_and_command(pid)
-    if not command or state in "ZX":
-        return False
-    program = os.path.basename(command[0])
-    if program.startswith(_INTERPRETERS):
-        scripts = command[command.index("-m") + 1 :] if "-m" in command else command[1:]
-        program = next((os.path.basename(script) for script in scripts if not script.startswith("-")), "")
-    return program in _NAMES
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that runs: no zombie."""
+
+    command: list[str]
+    age: float  # seconds since it began
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether it is one by its name: ours, or the one on Node."""
+        program = os.path.basename(self.command[0])
+        if program.startswith(_INTERPRETERS):
+            after = self.command.index("-m") + 1 if "-m" in self.command else 1
+            scripts = (script for script in self.command[after:] if not script.startswith("-"))
+            program = os.path.basename(next(scripts, ""))
+        return program in _NAMES
+
+
+def find_process(pid: int) -> Process | None:
+    """Return what runs under this number, or None."""
+    if not (_PROC / "self").exists():
+        return _ask_ps(pid)
+    try:
+        # The name in parentheses may itself have some. What follows it begins with the third field.
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        command = (_PROC / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return None
+    if fields[0] in "ZX" or not command[0]:
+        return None
+    started = int(fields[_STARTTIME]) / os.sysconf("SC_CLK_TCK")
+    return Process(command, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def ending(status: int) -> str:
@@ -36,21 +61,22 @@ def ending(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def _state_and_command(pid: int) -> tuple[str, list[str]]:
-    """Return the letter of a process's state and its command line; nothing if there is none."""
-    proc = _PROC / str(pid)
-    try:
-        # The name in parentheses may itself have some.
-        state = (proc / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-        command = (proc / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-        return state, command
-    except OSError:
-        if (_PROC / "self").exists():
-            return "", []
-    columns = ["ps", "-ww", "-o", "state=", "-o", "command=", "-p", str(pid)]
+def _ask_ps(pid: int) -> Process | None:
+    columns = ["ps", "-ww", "-o", "state=", "-o", "etime=", "-o", "command=", "-p", str(pid)]
     try:
         shown = subprocess.run(columns, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
-        return "", []
-    words = shown.stdout.split()
-    return (words[0][0], words[1:]) if words else ("", [])
+        return None
+    state, age, *command = shown.stdout.split() or ("Z", "")
+    if state[0] in "ZX" or not command:
+        return None
+    return Process(command, _seconds(age))
+
+
+def _seconds(elapsed: str) -> float:
+    """Read the time of ps: ``[[days-]hours:]minutes:seconds``."""
+    days, _, clock = elapsed.rpartition("-")
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + int(part)
+    return int(days or 0) * 86_400 + seconds

@@ -90,16 +90,37 @@ class Ticker:
             self._schedule()
 
 
+class Clients:
+    """How many connections of clients are open, handshakes and tunnels included: in all, and by address."""
+
+    __slots__ = ("by_address", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_address: dict[bytes, int] = {}
+
+    def opened(self, address: bytes) -> None:
+        self.total += 1
+        self.by_address[address] = self.by_address.get(address, 0) + 1
+
+    def closed(self, address: bytes) -> None:
+        self.total -= 1
+        self.by_address[address] -= 1
+        if not self.by_address[address]:
+            del self.by_address[address]
+
+
 class Runtime:
     """Shared by everything that runs on one loop; nothing here outlives :meth:`close`."""
 
-    __slots__ = ("buffer", "log", "loop", "metrics", "ticker", "view")
+    __slots__ = ("buffer", "clients", "log", "loop", "metrics", "ticker", "view")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics, log: logging.Logger) -> None:
         self.loop = loop
         self.metrics = metrics
         self.log = log
         self.ticker = Ticker(loop, log)
+        self.clients = Clients()
         # A protocol must have consumed or copied what it received when
         # buffer_updated() returns: the next read of any connection overwrites it.
         self.buffer = bytearray(RECEIVE_BUFFER_SIZE)

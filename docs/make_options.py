@@ -34,6 +34,8 @@ wins) or in a configuration file, as `c.ConfigurableProxy.some_name = value`. Th
 file. `chp_config.py` in the working directory is read if there is one, `--config FILE` names another, and
 `chp --generate-config` writes one with all options and their defaults. An option that does not exist is an
 error in both places.
+
+What is *live* changes when the file is read again ([Reloading](operations.md#reloading)).
 """
 
 
@@ -87,7 +89,8 @@ def reference() -> str:
             parts.append(f"### `{option.title}`\n")
             off = option.spelling.startswith("--no-")
             parts.append(("Switch this off: " if off else "") + option.help.replace("``", "`") + "\n")
-            parts.append(f"`{option.name}`, default: {default(option)}\n")
+            live = ", live" if option.trait.metadata.get("live") else ""
+            parts.append(f"`{option.name}`, default: {default(option)}{live}\n")
     return "\n".join(parts)
 
 

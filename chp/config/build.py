@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Collection
 from pathlib import Path
 
+from chp import descriptors
 from chp.config import tls
 from chp.config.listen import Endpoint
 from chp.config.options import Options
@@ -37,15 +38,16 @@ def check_combinations(options: Options, given: Collection[str]) -> None:
 
 def endpoints(options: Options) -> list[Endpoint]:
     """Return where each server is to listen. The proxy and the API are always there."""
+    shared = options.reuse_port
     wanted = [
-        Endpoint("", options.ip, options.port, options.socket),
-        Endpoint("api-", options.api_ip, options.api_port, options.api_socket),
+        Endpoint("", options.ip, options.port, options.socket, shared),
+        Endpoint("api-", options.api_ip, options.api_port, options.api_socket, shared),
     ]
     if options.metrics_port is not None or options.metrics_socket:
         port = options.metrics_port or 0
         wanted.append(Endpoint("metrics-", options.metrics_ip, port, options.metrics_socket))
     if options.redirect_port is not None:
-        wanted.append(Endpoint("redirect-", options.ip, options.redirect_port))
+        wanted.append(Endpoint("redirect-", options.ip, options.redirect_port, "", shared))
     return wanted
 
 
@@ -69,6 +71,24 @@ def api_tls(options: Options) -> ssl.SSLContext | None:
         request_cert=options.api_ssl_request_cert,
         reject_unauthorized=options.api_ssl_reject_unauthorized,
     )
+
+
+def tls_files(options: Options) -> dict[str, list[str]]:
+    """Return the files that belong to certificates, the certificate's own first: of ``"proxy"``, ``"api"``
+    and ``"client"`` (for https targets), as far as they have any.
+    """
+    o = options
+    sides = {
+        "proxy": [o.ssl_cert, o.ssl_key, o.ssl_ca, o.ssl_dhparam],
+        "api": [o.api_ssl_cert, o.api_ssl_key, o.api_ssl_ca, o.ssl_dhparam],
+        "client": [o.client_ssl_cert, o.client_ssl_key, o.client_ssl_ca],
+    }
+    named = {side: [path for path in paths if path] for side, paths in sides.items()}
+    if not o.ssl_cert:
+        del named["proxy"]
+    if not o.api_ssl_cert:
+        del named["api"]
+    return {side: paths for side, paths in named.items() if paths}
 
 
 def proxy_settings(options: Options) -> ProxySettings:
@@ -102,7 +122,11 @@ def proxy_settings(options: Options) -> ProxySettings:
         connect_timeout=options.connect_timeout / 1000,
         tls_handshake_timeout=options.tls_handshake_timeout / 1000,
         max_head_size=options.max_head_size,
+        max_request_line=options.max_request_line,
         max_field_count=options.max_field_count,
+        max_connections=options.max_connections or descriptors.connections(),
+        max_connections_per_address=options.max_connections_per_address,
+        max_connections_per_target=options.max_connections_per_target,
         write_buffer_high=options.write_buffer_high,
         pool_idle_timeout=options.pool_idle_timeout / 1000,
         pool_max_idle=options.pool_max_idle,

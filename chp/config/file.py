@@ -28,10 +28,14 @@ def load(path: str) -> Config:
     # The file is a program: anything can come out of it, sys.exit() included.
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == full_path]
+        # The last of the files that were run: this one, or one that it loads.
+        places = [(frame.filename, frame.lineno) for frame in frames if frame.name == "<module>"]
         if isinstance(error, SyntaxError):
-            lines.append(error.lineno)
-        where = f"{path}, line {lines[-1]}" if lines else path
+            places.append((error.filename or full_path, error.lineno))
+        where = path
+        if places:
+            file, line = places[-1]
+            where = f"{path if file == full_path else file}, line {line}"
         what = error.msg if isinstance(error, SyntaxError) else error
         raise ConfigError(f"configuration file {where}: {type(error).__name__}: {what}") from error
 

@@ -36,11 +36,14 @@ class Endpoint:
     ip: str = ""  # empty: all interfaces
     port: int = 0  # 0: any free one
     socket: str = ""  # a path, and then no IP address and port
+    reuse_port: bool = False  # other processes may listen there too
 
     def listen(self) -> Listener:
         """Bind. Raises :class:`ConfigError` if that is not possible."""
         try:
-            return _listen_unix(self.socket) if self.socket else _listen_tcp(self.ip, self.port)
+            if self.socket:
+                return _listen_unix(self.socket)
+            return _listen_tcp(self.ip, self.port, reuse_port=self.reuse_port)
         except (OSError, ValueError) as error:
             option = f"--{self.name}socket" if self.socket else f"--{self.name}port"
             where = self.socket or _host_port(self.ip or "*", self.port)
@@ -82,19 +85,19 @@ class Listener:
             sock.close()
 
 
-def _listen_tcp(ip: str, port: int) -> Listener:
+def _listen_tcp(ip: str, port: int, *, reuse_port: bool) -> Listener:
     # A port that is free for IPv4 may be taken for IPv6: with port 0, try another.
     attempts = _ATTEMPTS if port == 0 else 1
     while True:
         attempts -= 1
         try:
-            return Listener(_bind_all(ip, port), ip=ip)
+            return Listener(_bind_all(ip, port, reuse_port=reuse_port), ip=ip)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not attempts:
                 raise
 
 
-def _bind_all(ip: str, port: int) -> list[socket.socket]:
+def _bind_all(ip: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
     """Bind every address of a host name, or of all interfaces, to the same port."""
     if port > MAX_PORT:  # the API's default, where the proxy has the last port
         raise ValueError(f"there is no port above {MAX_PORT}")
@@ -106,7 +109,7 @@ def _bind_all(ip: str, port: int) -> list[socket.socket]:
         for family, address in sorted({(entry[0], entry[4]) for entry in found}):
             try:
                 wanted = (address[0], port or (sockets[0].getsockname()[1] if sockets else 0), *address[2:])
-                sock = socket.create_server(wanted, family=family, backlog=BACKLOG)
+                sock = socket.create_server(wanted, family=family, backlog=BACKLOG, reuse_port=reuse_port)
             except OSError as error:
                 # localhost has two addresses, also where a kernel has no IPv6.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):

@@ -50,10 +50,14 @@ class ProxySettings:
 
     # Limits.
     max_head_size: int = 64 * KIB  # bytes of a request's or response's head
+    max_request_line: int = 16 * KIB  # bytes of a request's first line
     max_field_count: int = 256  # field lines of a request's head
     write_buffer_high: int = 64 * KIB  # bytes waiting for a slow peer before its source pauses
     pool_idle_timeout: float = 60.0  # an idle upstream connection is closed after this
     pool_max_idle: int = 64  # idle upstream connections for each origin
+    max_connections: int = 0  # of clients, tunnels included; 0: no limit
+    max_connections_per_address: int = 0  # the same of one client's address
+    max_connections_per_target: int = 0  # exchanges and tunnels at a time for each origin; 0: no limit
 
     # TLS of https targets.
     client_tls: ssl.SSLContext | None = None

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import re
+import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class _Context:
     log: logging.Logger
     auth_token: bytes  # empty: everybody may do everything
     max_body_size: int
+    instance: str  # tells this process from the next one that listens here
 
 
 def make_api_application(
@@ -56,10 +58,11 @@ def make_api_application(
     """
     # The environment may hold bytes that are no text.
     token = auth_token.encode("utf-8", "surrogateescape")
+    context = _Context(table, metrics, log, token, max_body_size, secrets.token_hex(8))
     return Application(
         [],
         default_handler_class=_ApiHandler,
-        default_handler_args={"context": _Context(table, metrics, log, token, max_body_size)},
+        default_handler_args={"context": context},
         log_function=lambda handler: None,  # each request has its line already
     )
 
@@ -117,7 +120,7 @@ class _ApiHandler(RequestHandler):
         if self.refused:
             self.finish()
         elif self.routes_path is None:
-            self._finish_json({"name": "chp", "version": __version__})
+            self._finish_json({"name": "chp", "version": __version__, "instance": self.context.instance})
         elif self.request.method == "POST":
             await self._add_route(self.routes_path)
         elif self.request.method == "PATCH":
@@ -284,7 +287,7 @@ class _ApiHandler(RequestHandler):
         except InvalidTarget as error:
             self._answer(400, str(error), "Invalid target")  # the text shows the whole URL
         except StorageError as error:
-            self._answer(503, "The route store failed", str(error))
+            self._answer(503, str(error))
 
     # Answers.
 
@@ -311,6 +314,10 @@ class _ApiHandler(RequestHandler):
         self.recorded = True
         status = self.get_status()
         self.context.metrics.requests_api[status] += 1
+        if status == 413:
+            self.context.metrics.limits_reached["api_max_body_size"] += 1
         level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
+        if status == 200 and self.routes_path is None:
+            level = logging.DEBUG  # a Hub asks every few seconds
         line = f"{status} {self._request_line()} {printable(self.reason)}"
         self.context.log.log(level, "%s", line.rstrip())

@@ -97,7 +97,7 @@ class ErrorPage(Receiver, Stream):
 
     # -- from the exchange -------------------------------------------------
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         pass  # it is not for the error target
 
     def pause_response(self) -> None:
@@ -115,7 +115,9 @@ class ErrorPage(Receiver, Stream):
     def informational(self, head: ResponseHead) -> None:
         pass
 
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         if head is not None:
             self._runtime.ticker.forget(self)
             head = self._own_head(head)

@@ -148,6 +148,61 @@ def _families(m: Metrics, routes: int) -> Iterator[tuple[str, str, str, Iterable
         "Requests sent again because a pooled connection had ended",
         _value(m.upstream_retries),
     )
+    yield "gauge", "chp_store_up", "Whether the route store answers", _value(m.store_up)
+    yield (
+        "counter",
+        "chp_store_changes_total",
+        "Routes that other proxies have added, replaced or removed",
+        _value(m.store_changes),
+    )
+    yield (
+        "counter",
+        "chp_store_loads_total",
+        "How often all routes were read from the route store",
+        _value(m.store_loads),
+    )
+    yield (
+        "counter",
+        "chp_store_waits_total",
+        "Requests that waited for changes which were known to be missing",
+        _value(m.store_waits),
+    )
+    yield (
+        "counter",
+        "chp_store_errors_total",
+        "Failed calls of the route store",
+        _labelled("call", m.store_errors),
+    )
+    yield (
+        "counter",
+        "chp_accept_pauses_total",
+        "Pauses of a server's accepting because file descriptors or memory were used up",
+        _value(m.accept_pauses),
+    )
+    yield (
+        "counter",
+        "chp_limit_reached_total",
+        "How often a limit refused or closed something, by the option that sets it",
+        _labelled("limit", m.limits_reached),
+    )
+    yield (
+        "counter",
+        "chp_config_reloads_total",
+        "Reloads of the configuration by result: ok, or failed, and then all is as it was",
+        _labelled("result", m.config_reloads),
+    )
+    yield (
+        "counter",
+        "chp_tls_certificate_reloads_total",
+        "Certificates whose files changed by result: ok, or failed, and then the old one stays",
+        _labelled("result", m.certificate_reloads),
+    )
+    yield (
+        "gauge",
+        "chp_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of a server ends, in seconds since 1970",
+        _labelled("server", m.certificate_expiry),
+    )
     yield (
         "histogram",
         "chp_request_seconds",
@@ -159,6 +214,12 @@ def _families(m: Metrics, routes: int) -> Iterator[tuple[str, str, str, Iterable
         "chp_first_byte_seconds",
         "Seconds from a request's head to the first byte of its response",
         _histogram(m.first_byte_seconds),
+    )
+    yield (
+        "histogram",
+        "chp_store_change_seconds",
+        "Seconds that the route store took for changes of this proxy",
+        _histogram(m.store_change_seconds),
     )
 
 

@@ -11,7 +11,8 @@ from typing import Literal
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers.errors import ErrorPages
-from chp.handlers.health import HEALTH_BODY, HEALTH_PATH
+from chp.handlers.health import HEALTH_CONTENT_TYPE, HEALTH_PATH, Health
+from chp.handlers.waiting import WaitingRequest
 from chp.handlers.websocket import Tunnel, open_tunnel
 from chp.http1.fields import drop_fields, parse_fields, write_fields
 from chp.http1.forwarded import forwarded_fields, received_fields
@@ -26,12 +27,10 @@ from chp.routing.route import Route
 from chp.routing.table import RouteTable
 from chp.runtime import Runtime
 from chp.servers.connection import ClientConnection, ClientExchange, RequestHandler
+from chp.sockets import LONG
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 
 ProxyRequestHook = Callable[[UpstreamRequest], None]
-
-# Content up to this size is copied behind its head, to leave in one packet.
-_JOIN_LIMIT = 16 * 1024
 
 
 class ProxyHandler(RequestHandler):
@@ -44,27 +43,34 @@ class ProxyHandler(RequestHandler):
         table: RouteTable,
         upstream: Upstream,
         error_pages: ErrorPages,
+        health: Health,
         proxy_request: ProxyRequestHook | None = None,
     ) -> None:
         """``proxy_request`` sees, and may change, the head of each outgoing request."""
         self.runtime = runtime
-        self.settings = settings
+        self.use(settings)
         self.upstream = upstream
         self.error_pages = error_pages
+        self.health = health
         self.proxy_request = proxy_request
+        self.tunnels: set[Tunnel] = set()
+        self.ending = False
+        self.table = table
+        self.link = table.link
+
+    def use(self, settings: ProxySettings) -> None:
+        """Give these settings to exchanges from now on."""
+        self.settings = settings
         self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
         self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
         self.custom_block = write_fields(settings.custom_fields)
-        self.tunnels: set[Tunnel] = set()
-        self.ending = False
-        self._table = table
 
     def handle(
         self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
     ) -> ClientExchange | None:
         exchange = Exchange(self, connection, head)
         if head.target == HEALTH_PATH:
-            exchange.send_local(200, HEALTH_BODY, b"application/json")
+            exchange.send_local(*self.health.answer(), HEALTH_CONTENT_TYPE)
             return exchange
         requested = parse_request_target(head.method, head.target)
         if requested.authority is not None:
@@ -75,17 +81,23 @@ class ProxyHandler(RequestHandler):
         else:
             metrics.requests_web += 1
         host = normal_host((head.host or b"").decode("latin-1")) if self.settings.host_routing else ""
-        route = self._table.find(requested.decoded, host)
-        if route is None:
+        route = self.table.find(requested.decoded, host)
+        behind = self.link.behind
+        if behind is not None and (route is None or route.path == "/"):
+            exchange.wait(behind, requested, host, content, complete)
+        elif route is None:
             exchange.refuse(404, "")
         else:
             exchange.forward(route, requested, content, complete)
         return exchange
 
-    def end_tunnels(self) -> None:
+    def end_tunnels(self, *, force: bool) -> None:
         self.ending = True
         for tunnel in list(self.tunnels):
-            tunnel.abort()
+            if force:
+                tunnel.abort()
+            else:
+                tunnel.leave()
 
 
 State = Literal[
@@ -163,6 +175,29 @@ class Exchange(ClientExchange, Receiver):
             route.touch()
         self._stream = handler.upstream.open(request, content, complete, self)
 
+    def wait(
+        self,
+        behind: asyncio.Future[None],
+        requested: RequestTarget,
+        host: str,
+        content: bytes,
+        complete: bool,
+    ) -> None:
+        """Look for a route when the table has caught up with its store."""
+        self._handler.runtime.metrics.store_waits += 1
+        self._stream = WaitingRequest(self, behind, requested, host, content, complete)
+        self._connection.pause_request()
+
+    def find_route(self, requested: RequestTarget, host: str, content: bytes, complete: bool) -> None:
+        """Go on after :meth:`wait`."""
+        self._stream = None
+        self._connection.resume_request()
+        route = self._handler.table.find(requested.decoded, host)
+        if route is None:
+            self.refuse(404, "")
+        else:
+            self.forward(route, requested, content, complete)
+
     def refuse(self, status: int, reason: str) -> None:
         """Answer with an error page; an upgrade gets the bare status."""
         self._move("refused")
@@ -214,8 +249,12 @@ class Exchange(ClientExchange, Receiver):
     def over(self) -> bool:
         return self._state in ("done", "cut")
 
-    def content_received(self, content: bytes, complete: bool) -> None:
-        if self._stream is None or self._route is None:
+    def content_received(self, content: bytes | memoryview, complete: bool) -> None:
+        if self._stream is None:
+            return
+        if self._route is None:
+            if isinstance(self._stream, WaitingRequest):
+                self._stream.send(content, complete)
             return
         if content:
             self._route.touch()
@@ -241,22 +280,25 @@ class Exchange(ClientExchange, Receiver):
         if not self.head.http10:
             self._connection.send(_head(head, b""))
 
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         connection = self._connection
         data = b"" if head is None else self._response_head(head)
+        if complete:
+            self._stream = None
         if content and not self._no_content:
             if self._chunked:
-                content = chunk(content)
-            if len(content) <= _JOIN_LIMIT:
-                data += content
+                content = chunk(bytes(content))
+            if len(content) < LONG:
+                data += content  # to leave in one packet with the head
             else:
                 if data:
                     connection.send(data)
-                data = content
-        if complete:
-            if self._chunked:
-                data += LAST_CHUNK
-            self._stream = None
+                    data = b""
+                connection.send(content)
+        if complete and self._chunked:
+            data += LAST_CHUNK
         if data:
             connection.send(data)
         if self._status < 300 and self._route is not None and (content or complete):
@@ -270,17 +312,28 @@ class Exchange(ClientExchange, Receiver):
         self._stream = None
         handler = self._handler
         handler.runtime.metrics.requests_proxy[101] += 1
-        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + (head.upgrade or self.head.upgrade)
+        protocol = head.upgrade or self.head.upgrade
+        switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
-        tunnel = open_tunnel(handler.runtime, self._route, client, transport, handler.tunnels)
+        tunnel = open_tunnel(
+            handler.runtime,
+            self._route,
+            self._connection.client,
+            client,
+            transport,
+            handler.tunnels,
+            websocket=protocol.lower() == b"websocket",
+        )
         if write_paused:
             tunnel.client.pause_writing()
-        client.write(_head(head, switch) + early)
+        client.write(_head(head, switch))
+        if early:
+            tunnel.client.send(early)
         if ahead:
-            transport.write(ahead)
+            tunnel.upstream.send(ahead)
         if handler.ending:
-            tunnel.abort()
+            tunnel.leave()
 
     def failed(self, error: UpstreamError) -> None:
         self._stream = None

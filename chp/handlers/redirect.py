@@ -16,7 +16,7 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 
-from chp.handlers.health import HEALTH_BODY, HEALTH_CONTENT_TYPE, HEALTH_PATH
+from chp.handlers.health import HEALTH_CONTENT_TYPE, HEALTH_PATH, Health
 from chp.http1.fields import is_valid_host
 
 BODY_TIMEOUT = 5.0  # seconds for a request body, which is read and forgotten
@@ -26,13 +26,13 @@ _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]+)(.*)", re.IGNORECASE)
 _PORT = re.compile(r":[0-9]*\Z")
 
 
-def make_redirect_application(https_port: int) -> HTTPServerConnectionDelegate:
+def make_redirect_application(https_port: int, health: Health) -> HTTPServerConnectionDelegate:
     """Make what a Tornado ``HTTPServer`` needs for redirecting to ``https_port``.
 
     It is no ``tornado.web.Application``: those refuse methods that they don't
     know, and collect bodies.
     """
-    return _RedirectServer(https_port)
+    return _RedirectServer(https_port, health)
 
 
 def location(https_port: int, hosts: list[str], target: str) -> str | None:
@@ -61,19 +61,21 @@ def location(https_port: int, hosts: list[str], target: str) -> str | None:
 
 
 class _RedirectServer(HTTPServerConnectionDelegate):
-    def __init__(self, https_port: int) -> None:
+    def __init__(self, https_port: int, health: Health) -> None:
         self.https_port = https_port
+        self.health = health
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         assert isinstance(request_conn, HTTP1Connection)
-        return _Redirect(self.https_port, request_conn)
+        return _Redirect(self.https_port, self.health, request_conn)
 
 
 class _Redirect(HTTPMessageDelegate):
     """One request: answered by its head, and over when its body is."""
 
-    def __init__(self, https_port: int, connection: HTTP1Connection) -> None:
+    def __init__(self, https_port: int, health: Health, connection: HTTP1Connection) -> None:
         self.https_port = https_port
+        self.health = health
         self.connection = connection
 
     def headers_received(
@@ -85,7 +87,7 @@ class _Redirect(HTTPMessageDelegate):
         fields = HTTPHeaders()
         body = b""
         if start_line.path.encode("latin1") == HEALTH_PATH:
-            status, body = 200, HEALTH_BODY
+            status, body = self.health.answer()
             fields["Content-Type"] = HEALTH_CONTENT_TYPE.decode()
         else:
             url = location(self.https_port, headers.get_list("Host"), start_line.path)

@@ -13,7 +13,15 @@ from chp.errors import BadRequest
 # Nested deeper than anybody's route data, and far from what the encoder
 # can't take when the route is shown.
 MAX_DEPTH = 100
+# Of one request: more would keep the event loop for longer than others should wait.
+MAX_CHANGES = 2000
+# Of one request, in lists and objects: 20 for each of so many routes. Parsing and freeing millions takes
+# a second, in which nobody is served.
+MAX_VALUES = 20 * MAX_CHANGES
+# Characters; the path of a request to the API has about as many.
+MAX_PATH_LENGTH = 8192
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # ECMAScript's date-time format, a profile of ISO 8601.
 _DATE = re.compile(
     r"(?P<year>[0-9]{4})(?:-(?P<month>[0-9]{2})(?:-(?P<day>[0-9]{2}))?)?"
@@ -42,8 +50,12 @@ def parse_changes(body: bytes) -> dict[str, dict[str, object] | None]:
     changes: dict[str, dict[str, object] | None] = _parse_json(body)
     if not isinstance(changes, dict):
         raise BadRequest("Must be an object with the paths of routes as names")
+    if len(changes) > MAX_CHANGES:
+        raise BadRequest(f"Too many changes: at most {MAX_CHANGES} in one request", 413)
     for path, data in changes.items():
-        if any("\ud800" <= character <= "\udfff" for character in path):
+        if len(path) > MAX_PATH_LENGTH:
+            raise BadRequest("Invalid path: too long")
+        if _SURROGATE.search(path):
             raise BadRequest("Invalid path: not UTF-8")
         if data is not None and not _is_route(data):
             raise BadRequest(f"{path}: Must specify 'target' as string")
@@ -84,6 +96,9 @@ def parse_date(text: str) -> float:
 
 
 def _parse_json(body: bytes) -> Any:
+    # Each is preceded by one of these. What is in strings counts too, and is seldom so much.
+    if sum(body.count(mark) for mark in b"[{,") > MAX_VALUES:
+        raise BadRequest(f"Too many values: at most {MAX_VALUES} in one request", 413)
     try:
         data = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
         _check_depth(data)
@@ -113,15 +128,14 @@ def _finite(text: str) -> float:
 
 def _check_depth(value: object) -> None:
     """Refuse what could be parsed here, but not be written again deeper in the stack."""
-    level = [value]
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MAX_DEPTH):
-        inner: list[object] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        if not inner:
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
             return
-        level = inner
     raise ValueError("nested too deeply")

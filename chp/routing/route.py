@@ -44,6 +44,12 @@ class Route:
         # update itself: the summary's sum is the time that stores need.
         self._metrics.last_activity_count += 1
 
+    def hear_of_activity(self, text: str) -> None:
+        """Take over a time from the store, if it is later than what is known here."""
+        moment = parse_time(text)
+        if moment is not None and moment > self.last_activity:
+            self.last_activity = self.saved_activity = moment
+
     def as_json(self) -> dict[str, object]:
         """Return what the REST API shows and stores keep; the target is byte for byte as posted."""
         return {"target": self.target.url, **self.data, "last_activity": format_time(self.last_activity)}
@@ -52,3 +58,11 @@ class Route:
 def format_time(seconds: float) -> str:
     """Write seconds since the epoch as ISO 8601 in UTC, with milliseconds and ``Z``."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def parse_time(text: object) -> float | None:
+    """Read what :func:`format_time` wrote; None if it is anything else."""
+    try:
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -3,57 +3,68 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from time import perf_counter, time
 from types import MappingProxyType
-from typing import TypeVar
 
-from chp.errors import InvalidTarget, StorageError
+from chp.errors import InvalidTarget
 from chp.http1.target import Target
 from chp.metrics import Metrics
 from chp.routing.hosts import normal_host
-from chp.routing.route import Route, format_time
-from chp.routing.storage.base import RouteStore
+from chp.routing.route import Route, parse_time
+from chp.routing.storage.base import RouteStore, SharedStore
+from chp.routing.storage.link import StoreLink
+from chp.routing.storage.solo import SoloStore
 from chp.routing.trie import Trie
 
 __all__ = ["Route", "RouteTable", "clean_path", "printable"]
 
-ACTIVITY_INTERVAL = 5.0  # seconds between writes of last activities to the store
-STORE_TIMEOUT = 10.0  # seconds that one call of the store may take
 CHANGES_PER_TURN = 100  # of many: about a millisecond of work, then others have their turn
-
-T = TypeVar("T")
 
 
 class RouteTable:
     """All routes of one proxy.
 
     Everything is answered from memory; the store is written first, one
-    change at a time, and what it refuses does not happen. Made and used on
-    one event loop; :meth:`load` comes first, :meth:`close` last.
+    change at a time, and what it refuses does not happen. ``link`` is the
+    connection to it. Made and used on one event loop; :meth:`load` comes
+    first, :meth:`close` last.
     """
 
     def __init__(
         self,
-        store: RouteStore,
+        store: RouteStore | SharedStore,
         metrics: Metrics,
         log: logging.Logger,
         *,
         host_routing: bool,
         on_retired: Callable[[Target], None],
+        default_target: str = "",
+        patience: float = 0,
     ) -> None:
-        """``on_retired`` is told each target that a route no longer has."""
-        self._store = store
+        """``on_retired`` is told each target that a route no longer has.
+
+        ``default_target`` is the target of a route ``/`` that the store is not
+        told of; one that is posted, here or elsewhere, takes its place.
+        Raises :class:`InvalidTarget` for it. ``patience`` is how many
+        seconds requests may wait for changes that are known to be missing.
+        """
+        shared = SoloStore(store) if isinstance(store, RouteStore) else store
+        self.link = StoreLink(shared, self, metrics, log, patience=patience)
         self._metrics = metrics
         self._log = log
         self._host_routing = host_routing
         self._on_retired = on_retired
         self._routes: dict[str, Route] = {}
         self._trie: Trie[Route] = Trie()
-        self._lock = asyncio.Lock()
-        self._activity_task: asyncio.Task[None] | None = None
+        self._added = asyncio.Event()
+        self._default: Route | None = None
+        if default_target:
+            self._default = self._make_route("/", {"target": default_target}, time())
+            self._put(self._default)
+            self._log.info("Route added %s", _line(self._default))
 
     # Reading.
 
@@ -81,23 +92,22 @@ class RouteTable:
         """Return a read-only view of all routes by path."""
         return MappingProxyType(self._routes)
 
+    async def until_there(self, path: str) -> None:
+        """Wait until there is a route with exactly this path."""
+        while self.get(path) is None:
+            self._added.clear()
+            await self._added.wait()
+
     # Changing.
 
-    async def load(self) -> None:
-        """Take over what the store kept, and begin to write activities to it.
+    async def load(self, at_start: str = "exit") -> None:
+        """Take over what the store has, and keep up with it from then on.
 
-        Raises :class:`StorageError`. A route that can't be used is left out,
-        with an error in the log.
+        ``at_start`` is for a store that can't be read: wait, serve what is
+        there, or raise :class:`StorageError`. A route that can't be used is
+        left out, with an error in the log.
         """
-        for path, data in (await self._call_store(self._store.load())).items():
-            try:
-                route = self._make_route(path, data, _parse_time(data.get("last_activity")))
-            except InvalidTarget:
-                self._log.error("Route %s of the store has no usable target: left out", printable(path))
-            else:
-                self._put(route)
-        if self._store.keeps_activity and self._activity_task is None:
-            self._activity_task = asyncio.create_task(self._write_activities_regularly())
+        await self.link.start(at_start)
 
     async def add(self, path: str, data: Mapping[str, object]) -> None:
         """Add a route, or replace the one with this path.
@@ -108,7 +118,7 @@ class RouteTable:
         """
         route = self._make_route(path, data, time())
         self._log.info("Adding route %s", _line(route))
-        async with self._lock:
+        async with self.link.lock:
             await self._change({route.path: route})
         self._log.info("Route added %s", _line(route))
 
@@ -118,9 +128,11 @@ class RouteTable:
         Tells whether there was one. Raises :class:`StorageError`; then
         nothing has changed.
         """
-        async with self._lock:
+        await self.link.caught_up()
+        async with self.link.lock:
             route = self.get(path)
             if route is None:
+                self.link.check()  # it may be there without our knowing
                 return False
             self._log.info("Removing route %s", printable(route.path))
             await self._change({route.path: None})
@@ -144,7 +156,9 @@ class RouteTable:
             cleaned = clean_path(path)
             by_key[tuple(self._segments(cleaned))] = (cleaned, route)
             await _let_others_run(number)
-        async with self._lock:
+        await self.link.caught_up()
+        async with self.link.lock:
+            self.link.check()
             routes = {path: route for path, route in by_key.values() if route or self.get(path)}
             await self._change(routes)
         added = 0
@@ -158,16 +172,45 @@ class RouteTable:
         return added, len(routes) - added
 
     async def close(self) -> None:
-        """Write what is left to write and close the store; errors are logged."""
-        if self._activity_task is not None:
-            self._activity_task.cancel()
-            await asyncio.wait([self._activity_task])
-            self._activity_task = None
-            await self._write_activities()
-        try:
-            await self._call_store(self._store.close())
-        except StorageError as error:
-            self._log.error("%s", error)
+        """Save what is left to save and close the store; errors are logged."""
+        await self.link.close()
+
+    # For the link: what others have changed.
+
+    async def replace(self, routes: Mapping[str, object], activities: Mapping[str, str]) -> None:
+        """Take over everything that the store has, and nothing else."""
+        made = await self._read_routes(routes)
+        for number, (path, text) in enumerate(activities.items(), 1):
+            route = made.get(path)
+            if route is not None:
+                route.hear_of_activity(text)
+            await _let_others_run(number)
+        # Of two spellings of one host the one that was used last stays, in all proxies.
+        new = sorted(
+            (route for route in made.values() if route is not None),
+            key=lambda route: (route.last_activity, route.path),
+        )
+        left = dict(self._routes)
+        for number, route in enumerate(new, 1):
+            old = self.get(route.path)
+            if old is not None:
+                left.pop(old.path, None)
+            self._put(route)
+            await _let_others_run(number)
+        for number, old in enumerate(left.values(), 1):
+            if old is not self._default:
+                self._take_out(old)
+            await _let_others_run(number)
+
+    async def apply(self, routes: Mapping[str, object]) -> None:
+        """Make a change of another proxy: None removes."""
+        made = await self._read_routes(routes)
+        self._apply(made, ours=False)
+        for path, route in made.items():
+            if route is None:
+                self._log.info("Removed by another proxy: route %s", printable(path))
+            else:
+                self._log.info("Added by another proxy: route %s", _line(route))
 
     # The rest is our own.
 
@@ -196,6 +239,27 @@ class RouteTable:
         depth = max(len(self._segments(path)) - 1, 0)
         return Route(path, target, extra, last_activity=last_activity, depth=depth, metrics=self._metrics)
 
+    async def _read_routes(self, routes: Mapping[str, object]) -> dict[str, Route | None]:
+        """Make routes of what the store gave; what can't be used is left out, with an error in the log."""
+        made: dict[str, Route | None] = {}
+        for number, (path, data) in enumerate(routes.items(), 1):
+            try:
+                made[path] = None if data is None else self._read_route(path, data)
+            except (ValueError, RecursionError) as error:  # InvalidTarget is a ValueError
+                what = "has no usable target" if isinstance(error, InvalidTarget) else "is none of ours"
+                self._log.error("Route %s of the store %s: left out", printable(path), what)
+            await _let_others_run(number)
+        return made
+
+    def _read_route(self, path: str, data: object) -> Route:
+        path.encode()  # the store may have found bytes that are no text
+        if isinstance(data, str):
+            data = json.loads(data, parse_constant=_refuse_constant)
+        if not isinstance(data, Mapping) or path != clean_path(path):
+            raise ValueError("not a route")
+        moment = parse_time(data.get("last_activity"))
+        return self._make_route(path, data, time() if moment is None else moment)
+
     async def _change(self, routes: Mapping[str, Route | None]) -> None:
         """Write to the store, then change the table. The caller has the lock, and removes what there is."""
         writes: dict[str, dict[str, object] | None] = {}
@@ -206,28 +270,35 @@ class RouteTable:
                 writes[old.path] = None
             if route is not None:
                 writes[path] = route.as_json()
-            elif old is not None:
+            elif old is not None and old is not self._default:
                 writes[old.path] = None
-        await self._call_store(self._store.change(writes))
-        for path, route in routes.items():
-            if route is None:
-                self._take_out(path)
-            else:
-                self._put(route)
+        if writes:
+            await self.link.change(writes, lambda: self._apply(routes, ours=True))
+        else:
+            self._apply(routes, ours=True)  # the default target, of which the store does not know
 
-    def _take_out(self, path: str) -> None:
-        route = self.get(path)
-        if route is not None:
-            self._trie.remove(self._segments(route.path))
-            del self._routes[route.path]
-            self._on_retired(route.target)
+    def _apply(self, routes: Mapping[str, Route | None], *, ours: bool) -> None:
+        for path, route in routes.items():
+            old = self.get(path)
+            if route is not None:
+                self._put(route)
+            elif old is not None and (ours or old is not self._default):
+                self._take_out(old)
+
+    def _take_out(self, route: Route) -> None:
+        self._trie.remove(self._segments(route.path))
+        del self._routes[route.path]
+        self._on_retired(route.target)
 
     def _put(self, route: Route) -> None:
         segments = self._segments(route.path)
         old = self._trie.get(segments)
+        if old is self._default:
+            self._default = None  # another one takes its place
         if old is None:
             self._trie.set(segments, route)
             self._routes[route.path] = route
+            self._added.set()
             return
         retired = old.target
         if old.path != route.path:
@@ -236,43 +307,12 @@ class RouteTable:
             old.path = route.path
         old.target = route.target
         old.data = route.data
-        old.last_activity = old.saved_activity = route.last_activity
+        # What the store says counts, and beside it only what it does not know yet.
+        unsaved = old.last_activity if old.last_activity != old.saved_activity else 0.0
+        old.last_activity = max(unsaved, route.last_activity)
+        old.saved_activity = route.last_activity
         if retired.url != route.target.url:
             self._on_retired(retired)
-
-    async def _call_store(self, call: Awaitable[T]) -> T:
-        """Await the store. Whatever goes wrong in it becomes a :class:`StorageError` of one line."""
-        try:
-            return await asyncio.wait_for(call, STORE_TIMEOUT)
-        except asyncio.TimeoutError:
-            raise StorageError(f"The route store did not answer within {STORE_TIMEOUT:g} seconds") from None
-        except Exception as error:
-            text = " ".join(str(error).split())
-            raise StorageError(f"The route store failed: {text or type(error).__name__}") from error
-
-    async def _write_activities_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(ACTIVITY_INTERVAL)
-            await self._write_activities()
-
-    async def _write_activities(self) -> None:
-        """Tell the store what has moved; after an error the rest waits for the next time."""
-        moved = [route for route in self._routes.values() if route.last_activity != route.saved_activity]
-        for route in moved:
-            async with self._lock:
-                if self._routes.get(route.path) is not route:
-                    continue  # removed in the meantime
-                started = perf_counter()
-                activity = route.last_activity
-                try:
-                    await self._call_store(
-                        self._store.update(route.path, {"last_activity": format_time(activity)})
-                    )
-                except StorageError as error:
-                    self._log.error("Last activities are not saved: %s", error)
-                    return
-                route.saved_activity = activity
-                self._metrics.last_activity_seconds += perf_counter() - started
 
 
 def clean_path(path: str) -> str:
@@ -297,9 +337,5 @@ def _line(route: Route) -> str:
     return f"{printable(route.path)} -> {printable(route.target.url.partition('?')[0])}"
 
 
-def _parse_time(value: object) -> float:
-    """Read what :func:`format_time` wrote; now, if it is anything else."""
-    try:
-        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).timestamp()
-    except (ValueError, OverflowError):
-        return time()
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON value")

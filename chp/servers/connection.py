@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import end_writing, peer_has_left
+from chp.sockets import LONG, bare_descriptor, end_writing, peer_has_left, write_long
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -42,8 +42,8 @@ class ClientExchange(ABC):
         """Tell whether bytes of the response were sent."""
 
     @abstractmethod
-    def content_received(self, content: bytes, complete: bool) -> None:
-        """More of the request's content came."""
+    def content_received(self, content: bytes | memoryview, complete: bool) -> None:
+        """More of the request's content came. It may be a view of the receive buffer."""
 
     @abstractmethod
     def pause_response(self) -> None:
@@ -72,8 +72,8 @@ class RequestHandler(ABC):
         """
 
     @abstractmethod
-    def end_tunnels(self) -> None:
-        """Close what became of upgraded connections: the server stops."""
+    def end_tunnels(self, *, force: bool) -> None:
+        """Close what became of upgraded connections: the server stops. ``force``: abort them."""
 
 
 # Plain strings: the hash of an Enum's member is a Python call, and costs 0.3 µs.
@@ -102,6 +102,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_ahead",
         "_close_reason",
+        "_descriptor",
         "_exchange",
         "_handler",
         "_head",
@@ -126,9 +127,15 @@ class ClientConnection(asyncio.BufferedProtocol):
     )
 
     def __init__(
-        self, server: ProxyServer, handler: RequestHandler, runtime: Runtime, settings: ProxySettings
+        self,
+        server: ProxyServer,
+        handler: RequestHandler,
+        runtime: Runtime,
+        settings: ProxySettings,
+        client: bytes,
     ) -> None:
-        self.client = b""  # IP address; empty for a unix socket
+        """``client`` is its IP address; empty for a unix socket."""
+        self.client = client
         self.tls = False
         self.deadline = NEVER
         self._server = server
@@ -140,6 +147,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._keep_alive_timeout = settings.keep_alive_timeout
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
         self._state: State = "head"
+        self._descriptor = -1
         self._exchange: ClientExchange | None = None
         self._close_reason = ""
         self._linger_until = NEVER
@@ -149,7 +157,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._upstream_slow = False
         self._write_paused = False
         self._ahead = b""  # received, and not yet parsed
-        self._parser = RequestParser(settings.max_head_size, settings.max_field_count)
+        self._parser = RequestParser(
+            settings.max_head_size, settings.max_request_line, settings.max_field_count
+        )
         self._head: RequestHead | None = None  # of the request that is being answered
 
     # -- for exchanges -----------------------------------------------------
@@ -170,12 +180,16 @@ class ClientConnection(asyncio.BufferedProtocol):
             and not self._server.draining
         )
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Send bytes of a response. Does nothing when the connection is closed."""
         if self._state == "closed":
             return
-        self._metrics.client_bytes_sent += len(data)
-        self._transport.write(data)
+        size = len(data)
+        self._metrics.client_bytes_sent += size
+        if size < LONG:
+            self._transport.write(data)
+        else:
+            write_long(self._transport, self._descriptor, data)
         if self._timeout is not None:
             self._watch()
 
@@ -221,7 +235,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     def detach(self) -> tuple[asyncio.Transport, bytes]:
         """Give the transport away, with the bytes that came behind the request.
 
-        The caller must set a protocol of its own before it returns to the loop.
+        It stays one of the runtime's clients until the new owner says that it is closed. The caller
+        must set a protocol of its own before it returns to the loop.
         """
         self._move("detached")
         self._exchange = None
@@ -232,6 +247,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         return self._transport, ahead
 
     # -- for the server ----------------------------------------------------
+
+    @property
+    def made(self) -> bool:
+        """Tell whether it was ever open: the handshake, if there was one, is behind it."""
+        return self._transport is not None
 
     def shut_down(self, *, force: bool) -> None:
         """Close when idle; ``force``: in any case."""
@@ -244,6 +264,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         elif self._state == "lingering":
             self._transport.abort()
 
+    def settings_changed(self) -> None:
+        """Let the handler see the fields of the next request anew. Limits and timeouts stay."""
+        self._parser.forget_last_head()
+        if self._head is not None:
+            self._head.forwarded_block = None  # it may be forwarded later
+
     def deadline_passed(self) -> None:
         self.deadline = NEVER
         if self._state == "lingering":
@@ -255,7 +281,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._closing("timeout")
             self._transport.abort()
         elif self._parser.partial:
-            self._refuse(BadRequest("the request's head took too long", 408))
+            self._refuse(BadRequest("the request's head took too long", 408, limit="head_timeout"))
         else:
             self._close("keep_alive_timeout")
 
@@ -268,7 +294,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
-        self.client = _client_address(transport.get_extra_info("peername"))
+        self._descriptor = bare_descriptor(transport)
         self.tls = transport.get_extra_info("ssl_object") is not None
         self.deadline = monotonic() + self._settings.head_timeout
         self._server.opened(self)
@@ -306,6 +332,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._metrics.client_connections_closed[reason] += 1
         self._runtime.log.debug("Connection of %s closed: %s", self.client.decode(), reason)
         self._server.forget(self)
+        self._runtime.clients.closed(self.client)
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -334,7 +361,7 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self.deadline = monotonic() + self._settings.head_timeout
             return
         self._head = head
-        content = b""
+        content: bytes | memoryview = b""
         if head.has_content:
             rest, parser.rest = parser.rest, b""
             content = parser.read_content(rest) if rest else b""
@@ -346,7 +373,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         if self._timeout is not None:
             self._watch()
-        exchange = self._handler.handle(self, head, content, complete)
+        exchange = self._handler.handle(self, head, bytes(content), complete)
         # It may be over already, and even the next one begun.
         if exchange is not None and self._head is head and self._state != "closed":
             self._exchange = exchange
@@ -401,6 +428,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self.abort("bad_request")
                 return
         self._metrics.requests_proxy[error.status] += 1
+        if error.limit:
+            self._metrics.limits_reached[error.limit] += 1
         client = self.client.decode() or "a local client"
         self._runtime.log.info("%d to %s: %s", error.status, client, error)
         head_only = self._head is not None and self._head.method == b"HEAD"
@@ -473,13 +502,3 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.deadline = min(now + self._settings.linger_timeout, self._linger_until)
         elif self._state != "head":
             self.deadline = NEVER if self._timeout is None else monotonic() + self._timeout
-
-
-def _client_address(peername: object) -> bytes:
-    """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
-    if not isinstance(peername, tuple):
-        return b""
-    address = str(peername[0])
-    if address.startswith("::ffff:") and "." in address:
-        address = address[7:]
-    return address.split("%")[0].encode()

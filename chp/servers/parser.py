@@ -33,6 +33,8 @@ class RequestParser:
         "_llhttp",
         "_max_field_count",
         "_max_head_size",
+        "_max_repeated",
+        "_max_request_line",
         "_overhead",
         "_remaining",
         "complete",
@@ -40,11 +42,13 @@ class RequestParser:
         "rest",
     )
 
-    def __init__(self, max_head_size: int, max_field_count: int) -> None:
+    def __init__(self, max_head_size: int, max_request_line: int, max_field_count: int) -> None:
         self.complete = False  # the request has been parsed to its end
         self.rest = b""  # bytes behind what was parsed last
         self.partial = b""  # the beginning of a head
         self._max_head_size = max_head_size
+        self._max_request_line = max_request_line
+        self._max_repeated = min(max_head_size, max_request_line)
         self._max_field_count = max_field_count
         self._llhttp = httptools.HttpRequestParser(self)
         self._head_complete = False
@@ -58,9 +62,13 @@ class RequestParser:
         """Forget the request that was parsed."""
         self.complete = self._head_complete = False
 
+    def forget_last_head(self) -> None:
+        """Read the next head as if it were the first: what was made of the last one holds no longer."""
+        self._last_head = None
+
     def read_head(self, data: bytes) -> RequestHead | None:
         """Parse up to the end of a head; None: it has not come yet. What follows is in ``rest``."""
-        if self._last_head is not None and not self.partial and len(data) <= self._max_head_size:
+        if self._last_head is not None and not self.partial and len(data) <= self._max_repeated:
             head = self._last_head.repeat(data)
             if head is not None:
                 self._last_head = head
@@ -77,8 +85,12 @@ class RequestParser:
                 raise BadRequest("invalid request line")
             fed = 0
         end = raw.find(END_OF_HEAD, max(fed - 3, 0))
+        limit = self._max_request_line + 2  # with its end
+        if len(raw) >= limit and raw.find(b"\r\n", 0, limit) < 0:
+            # RFC 9112, section 3.
+            raise BadRequest("the request's first line is too long", 414, limit="max_request_line")
         if (len(raw) if end < 0 else end) > self._max_head_size:
-            raise BadRequest("the request's head is too large", 431)  # RFC 6585, section 5
+            raise _too_large("the request's head is too large")
         if end < 0:
             self._feed(raw[fed:])  # at once, so that nonsense is refused without waiting for its end
             self.partial = raw
@@ -98,12 +110,15 @@ class RequestParser:
             self.complete = False  # if an upgrade is asked for too, llhttp leaves the content out
         return head
 
-    def read_content(self, data: bytes | memoryview) -> bytes:
-        """Parse content up to its end, and return it. What follows is in ``rest``."""
+    def read_content(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Parse content up to its end, and return it: a part of ``data``, if that is all the same.
+
+        What follows is in ``rest``.
+        """
         if self._remaining:
             # Nothing in it is to be parsed. llhttp would copy it as well, and call twice; a new
             # one for the next request costs less (0.3 µs) than that.
-            content = bytes(data[: self._remaining])
+            content = data[: self._remaining]
             self._remaining -= len(content)
             if not self._remaining:
                 self.complete = True
@@ -138,7 +153,7 @@ class RequestParser:
         limit = self._max_field_count
         # A line has four bytes at least: short heads need no counting.
         if len(raw) > 4 * limit and raw.count(b"\r\n") > limit + 2:
-            raise BadRequest("too many field lines", 431)
+            raise BadRequest("too many field lines", 431, limit="max_field_count")
         head = RequestHead(raw)
         if head.method == b"CONNECT":
             raise BadRequest("CONNECT is not supported", 405)
@@ -159,7 +174,7 @@ class RequestParser:
             self._feed(view[start:end])
             self._overhead = 0 if self._content else self._overhead + end - start
             if self._overhead > self._max_head_size:
-                raise BadRequest("trailers or chunk extensions are too large", 431)
+                raise _too_large("trailers or chunk extensions are too large")
             start = end
         self.rest = data[start:]
 
@@ -188,3 +203,7 @@ class RequestParser:
                 raise error.__context__ from None
             raise BadRequest("invalid request") from error
         return False
+
+
+def _too_large(reason: str) -> BadRequest:
+    return BadRequest(reason, 431, limit="max_head_size")  # RFC 6585, section 5

@@ -6,16 +6,17 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterable
+from time import monotonic
 
 from tornado.httpserver import HTTPServer
 
 from chp.config.settings import ProxySettings
-from chp.runtime import Runtime
+from chp.runtime import NEVER, Runtime
+from chp.servers.accept import Acceptor
 from chp.servers.connection import ClientConnection, RequestHandler
 from chp.sockets import probe_silent_peer
 
-_ACCEPTS_AT_ONCE = 100  # then other connections have their turn
-_ACCEPT_PAUSE = 1.0  # seconds, when file descriptors or memory are used up
+_LOG_INTERVAL = 60.0  # seconds between two lines that say that connections are refused
 
 
 class ProxyServer(HTTPServer):
@@ -36,32 +37,43 @@ class ProxyServer(HTTPServer):
         self.draining = False
         self._handler = handler
         self._runtime = runtime
-        self._settings = settings
         self._ssl_context = ssl_context
         self._clients: set[ClientConnection] = set()
         self._accepting: set[asyncio.Task[None]] = set()
-        self._listening: list[socket.socket] = []
-        runtime.ticker.limit_interval(settings.client_timeout)
-        runtime.ticker.limit_interval(settings.keep_alive_timeout)
-        runtime.ticker.limit_interval(settings.head_timeout)
-        runtime.ticker.limit_interval(settings.linger_timeout)
+        self._acceptor = Acceptor(runtime, self._accepted, self._is_full)
+        self._refusal_logged = -NEVER
+        self.use(settings)
+
+    def use(self, settings: ProxySettings) -> None:
+        """Give these settings to connections from now on."""
+        self._settings = settings
+        ticker = self._runtime.ticker
+        ticker.limit_interval(settings.client_timeout)
+        ticker.limit_interval(settings.keep_alive_timeout)
+        ticker.limit_interval(settings.head_timeout)
+        ticker.limit_interval(settings.linger_timeout)
+        for connection in self._clients:
+            connection.settings_changed()
+
+    def use_tls(self, ssl_context: ssl.SSLContext | None) -> None:
+        """Speak TLS with this from now on. Not to begin or end it."""
+        self._ssl_context = ssl_context
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets. They are closed by :meth:`stop`."""
-        for listening in sockets:
-            self._listening.append(listening)
-            self._runtime.loop.add_reader(listening, self._accept, listening)
+        self._acceptor.listen(sockets)
 
     def stop(self) -> None:
         """Accept no more, close idle connections and tunnels. Running exchanges go on."""
         self.draining = True
-        for listening in self._listening:
-            self._runtime.loop.remove_reader(listening)
-            listening.close()
-        self._listening.clear()
+        self._acceptor.close()
+        self.close_idle()
+        self._handler.end_tunnels(force=False)
+
+    def close_idle(self) -> None:
+        """Close the connections without a request."""
         for connection in list(self._clients):
             connection.shut_down(force=False)
-        self._handler.end_tunnels()
 
     async def close_all_connections(self) -> None:
         """Abort what is still running."""
@@ -71,7 +83,7 @@ class ProxyServer(HTTPServer):
         await asyncio.gather(*self._accepting, return_exceptions=True)
         for connection in list(self._clients):
             connection.shut_down(force=True)
-        self._handler.end_tunnels()
+        self._handler.end_tunnels(force=True)
         for _ in range(100):  # connection_lost() is called by one of the loop's next turns
             if not self._clients:
                 return
@@ -93,51 +105,66 @@ class ProxyServer(HTTPServer):
 
     # -- private -----------------------------------------------------------
 
-    def _accept(self, listening: socket.socket) -> None:
-        # Tornado's add_accept_handler() would call this for ever, with an error each
-        # time, once the process has no file descriptor left.
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                sock, _address = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionAbortedError:
-                continue  # this one has left already
-            except OSError as error:
-                self._pause_accepting(listening, error)
-                return
-            sock.setblocking(False)
-            # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
-            probe_silent_peer(sock)
-            task = self._runtime.loop.create_task(self._serve(sock))
-            self._accepting.add(task)
-            task.add_done_callback(self._accepting.discard)
+    def _is_full(self) -> bool:
+        limit = self._settings.max_connections
+        return 0 < limit <= self._runtime.clients.total
 
-    def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
-        """Leave new connections in the backlog for a moment: there is no room for them."""
-        self._runtime.log.error("Can't accept connections for the moment: %s", error.strerror)
-        loop = self._runtime.loop
-        loop.remove_reader(listening)
+    def _accepted(self, sock: socket.socket, address: object) -> None:
+        client = _client_address(address)
+        clients = self._runtime.clients
+        limit = self._settings.max_connections_per_address
+        if client and 0 < limit <= clients.by_address.get(client, 0):
+            sock.close()
+            self._note_refusal(client, limit)
+            return
+        sock.setblocking(False)
+        # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
+        probe_silent_peer(sock)
+        clients.opened(client)
+        task = self._runtime.loop.create_task(self._serve(sock, client))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
 
-        def go_on() -> None:
-            if listening in self._listening:
-                loop.add_reader(listening, self._accept, listening)
+    def _note_refusal(self, client: bytes, limit: int) -> None:
+        self._runtime.metrics.limits_reached["max_connections_per_address"] += 1
+        if monotonic() - self._refusal_logged >= _LOG_INTERVAL:
+            self._refusal_logged = monotonic()
+            self._runtime.log.warning(
+                "Refused a connection of %s, which has %d (max_connections_per_address)",
+                client.decode(),
+                limit,
+            )
 
-        loop.call_later(_ACCEPT_PAUSE, go_on)
-
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket, client: bytes) -> None:
         timeout = self._settings.tls_handshake_timeout if self._ssl_context else None
+        connection = ClientConnection(self, self._handler, self._runtime, self._settings, client)
         try:
             await self._runtime.loop.connect_accepted_socket(
-                lambda: ClientConnection(self, self._handler, self._runtime, self._settings),
+                lambda: connection,
                 sock,
                 ssl=self._ssl_context,
                 ssl_handshake_timeout=timeout,
             )
         except (OSError, ssl.SSLError, asyncio.TimeoutError) as error:
-            self._runtime.metrics.client_connections_closed["tls_handshake"] += 1
+            metrics = self._runtime.metrics
+            metrics.client_connections_closed["tls_handshake"] += 1
+            if isinstance(error, ConnectionAbortedError):  # what asyncio and uvloop make of a timeout
+                metrics.limits_reached["tls_handshake_timeout"] += 1
             self._runtime.log.debug("A client's connection failed before its first request: %s", error)
             sock.close()
+        finally:
+            if not connection.made:  # else it says itself when it is closed
+                self._runtime.clients.closed(client)
+
+
+def _client_address(address: object) -> bytes:
+    """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
+    if not isinstance(address, tuple):
+        return b""
+    ip = str(address[0])
+    if ip.startswith("::ffff:") and "." in ip:
+        ip = ip[7:]
+    return ip.split("%")[0].encode()
 
 
 def _refuse_tornado_request(request: object) -> None:

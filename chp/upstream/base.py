@@ -6,6 +6,7 @@ An exchange hands over an :class:`UpstreamRequest` and itself as the
 - Content of the request goes to ``Stream.send``, unframed, until one call
   says ``complete``. After ``Receiver.pause_request`` the exchange should stop
   (what it still sends is kept), until ``resume_request``.
+- Content may be a view of the receive buffer: who keeps it has to copy it.
 - The response comes as any number of ``informational``, then either
   ``response_received`` (with the head in the first call, ``complete`` in the
   last) or ``upgraded``. ``failed`` ends it at any point. After ``complete``,
@@ -24,6 +25,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from chp.config.settings import ProxySettings
 from chp.http1.fields import Field, parse_fields, write_fields
 from chp.http1.framing import IDEMPOTENT_METHODS
 from chp.http1.head import ResponseHead
@@ -95,7 +97,9 @@ class Receiver(ABC):
         """A 1xx response other than 101 came."""
 
     @abstractmethod
-    def response_received(self, head: ResponseHead | None, content: bytes, complete: bool) -> None:
+    def response_received(
+        self, head: ResponseHead | None, content: bytes | memoryview, complete: bool
+    ) -> None:
         """What one read brought; ``content`` is unframed and may be empty."""
 
     @abstractmethod
@@ -125,7 +129,7 @@ class Stream(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         """Pass on content of the request; ``complete`` says that it was the last."""
 
     @abstractmethod
@@ -155,6 +159,10 @@ class Upstream(ABC):
     @abstractmethod
     def close_idle(self, origin: Origin) -> None:
         """Close the idle connections to an origin. Running exchanges go on."""
+
+    @abstractmethod
+    def use(self, settings: ProxySettings) -> None:
+        """Carry requests with these settings from now on, on new connections. Running exchanges go on."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from chp.upstream.attempts import Attempts
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
 from chp.upstream.direct import DirectUpstream
+from chp.upstream.limit import LimitedUpstream
 
 
 class ChosenUpstream(Upstream):
@@ -27,6 +28,10 @@ class ChosenUpstream(Upstream):
         self._direct.close_idle(origin)
         self._curl.close_idle(origin)
 
+    def use(self, settings: ProxySettings) -> None:
+        self._direct.use(settings)
+        self._curl.use(settings)
+
     async def close(self) -> None:
         await self._curl.close()
         await self._direct.close()
@@ -41,7 +46,11 @@ class ChosenUpstream(Upstream):
 
 
 def make_upstream(runtime: Runtime, settings: ProxySettings) -> Upstream:
-    """Make what ``ConfigurableProxy.upstream`` asks for."""
+    """Make what ``ConfigurableProxy.upstream`` asks for, with ``max_connections_per_target``."""
+    upstream: Upstream
     if settings.upstream == "direct":
-        return DirectUpstream(runtime, settings, Attempts(runtime.loop))
-    return ChosenUpstream(runtime, settings)
+        upstream = DirectUpstream(runtime, settings, Attempts(runtime.loop))
+    else:
+        upstream = ChosenUpstream(runtime, settings)
+    limit = settings.max_connections_per_target
+    return LimitedUpstream(runtime, limit, upstream) if limit else upstream

@@ -20,14 +20,12 @@ class CurlUpstream(Upstream):
 
     def __init__(self, runtime: Runtime, settings: ProxySettings, attempts: Attempts) -> None:
         self.runtime = runtime
-        self.settings = settings
         self.attempts = attempts
         self.sockets = make_sockets(runtime.loop)
         self._clients: dict[Origin, CurlClient] = {}
         self._all: set[CurlClient] = set()  # with those that only finish what they have begun
         self._waiting: set[asyncio.Task[None]] = set()  # for their turn to connect
-        runtime.ticker.limit_interval(settings.upstream_timeout)
-        runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        self.use(settings)
 
     # -- the contract ------------------------------------------------------
 
@@ -48,6 +46,13 @@ class CurlUpstream(Upstream):
         client = self._clients.pop(origin, None)
         if client is not None:
             client.retire()
+
+    def use(self, settings: ProxySettings) -> None:
+        self.settings = settings
+        self.runtime.ticker.limit_interval(settings.upstream_timeout)
+        self.runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        for origin in list(self._clients):
+            self.close_idle(origin)
 
     async def close(self) -> None:
         for task in self._waiting:

@@ -94,12 +94,12 @@ class CurlStream(Stream):
 
     # -- the contract ------------------------------------------------------
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         if self.over or self._sent:
             return
         self._sent = complete
         if content:
-            self._outgoing.append(content)
+            self._outgoing.append(bytes(content))
             self._outgoing_size += len(content)
         if self._send_paused:
             self.client.wake(self)

@@ -23,16 +23,13 @@ class DirectUpstream(Upstream):
 
     def __init__(self, runtime: Runtime, settings: ProxySettings, attempts: Attempts) -> None:
         self.runtime = runtime
-        self.settings = settings
         self._attempts = attempts
         self._resolver = Resolver(runtime.loop)
         # A list may be empty as long as there is a connection to come back to it.
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._connections: set[UpstreamConnection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self._tls = settings.client_tls
-        runtime.ticker.limit_interval(settings.upstream_timeout)
-        runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        self.use(settings)
 
     # -- the contract ------------------------------------------------------
 
@@ -62,6 +59,14 @@ class DirectUpstream(Upstream):
         for connection in self._idle.pop(origin, ()):
             self.runtime.metrics.upstream_connections_idle -= 1
             connection.retire()
+
+    def use(self, settings: ProxySettings) -> None:
+        self.settings = settings
+        self._tls = settings.client_tls
+        self.runtime.ticker.limit_interval(settings.upstream_timeout)
+        self.runtime.ticker.limit_interval(settings.pool_idle_timeout)
+        for origin in {connection.origin for connection in self._connections}:
+            self.close_idle(origin)
 
     async def close(self) -> None:
         for origin in list(self._idle):
@@ -200,7 +205,7 @@ class DirectStream(Stream):
 
     # -- the contract ------------------------------------------------------
 
-    def send(self, content: bytes, complete: bool) -> None:
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
         if self.over or self.sent:
             return
         self.sent = complete
@@ -208,7 +213,7 @@ class DirectStream(Stream):
         if self.connection is not None:
             self.connection.write(data)
         else:
-            self._pending.append(data)
+            self._pending.append(bytes(data))
 
     def pause_response(self) -> None:
         self._paused = True
@@ -281,10 +286,10 @@ class DirectStream(Stream):
             self._upstream.runtime.metrics.upstream_errors[error.reason] += 1
             self.receiver.failed(error)
 
-    def _framed(self, content: bytes, complete: bool) -> bytes:
+    def _framed(self, content: bytes | memoryview, complete: bool) -> bytes | memoryview:
         if not self.request.chunked:
             return content
-        data = chunk(content) if content else b""
+        data = chunk(bytes(content)) if content else b""
         return data + LAST_CHUNK if complete else data
 
 

@@ -14,7 +14,7 @@ from chp.http1.fields import END_OF_HEAD
 from chp.http1.head import ResponseHead
 from chp.http1.target import Origin
 from chp.runtime import NEVER
-from chp.sockets import probe_silent_peer
+from chp.sockets import LONG, bare_descriptor, probe_silent_peer, write_long
 
 if TYPE_CHECKING:
     from chp.upstream.direct import DirectStream, DirectUpstream
@@ -27,6 +27,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_complete",
+        "_descriptor",
         "_excess",
         "_head",
         "_head_complete",
@@ -66,6 +67,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._timeout = upstream.settings.upstream_timeout
         self._settings = upstream.settings
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+        self._descriptor = -1
         self._stream: DirectStream | None = None
         self._reused = False
         self._reading_paused = False
@@ -79,7 +81,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._head_complete = False
         self._head_sent = False
         self._reusable = False
-        self._pieces: list[bytes] = []  # content, not yet passed on
+        self._pieces: list[bytes | memoryview] = []  # content, not yet passed on
         self._complete = False
         self._excess = False  # bytes came that belong to no exchange
         self._remaining = 0  # bytes to come of content that llhttp does not see
@@ -100,10 +102,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._timeout is not None:
             self._watch()
 
-    def write(self, data: bytes) -> None:
-        if data:
-            self._metrics.upstream_bytes_sent += len(data)
-            self._transport.write(data)
+    def write(self, data: bytes | memoryview) -> None:
+        size = len(data)
+        if size >= LONG:
+            write_long(self._transport, self._descriptor, data)
+        elif size:
+            self._transport.write(bytes(data))
+        self._metrics.upstream_bytes_sent += size
         if self._timeout is not None:
             self._watch()
 
@@ -139,6 +144,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._descriptor = bare_descriptor(transport)
         probe_silent_peer(transport.get_extra_info("socket"))
         self._transport.set_write_buffer_limits(self._settings.write_buffer_high)
 
@@ -257,7 +263,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """
         end = min(nbytes, start + self._remaining)
         if end > start:
-            self._pieces.append(bytes(self._runtime.view[start:end]))
+            self._pieces.append(self._runtime.view[start:end])
             self._remaining -= end - start
             if not self._remaining:
                 self._complete = True
@@ -302,7 +308,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._watch()
             return
         stream.replay = b""
-        content = b""
+        content: bytes | memoryview = b""
         if self._pieces:
             pieces, self._pieces = self._pieces, []
             content = pieces[0] if len(pieces) == 1 else b"".join(pieces)

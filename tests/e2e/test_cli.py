@@ -333,3 +333,11 @@ def test_command_line_of_the_kubernetes_chart(start, pki):
     assert head.startswith(b"HTTP/1.1 301")
     assert b"\r\nLocation: https://a.b/x?y\r\n" in head
     assert proxy.end() == 0
+
+
+def test_log_as_json(start):
+    proxy = start(*LOCAL, "--log-json", "--log-level", "debug")
+    assert proxy.end() == 0
+    lines = [json.loads(line) for line in proxy.log.splitlines()]
+    assert [line["level"] for line in lines if line["message"].startswith("Proxy API at http://")] == ["info"]
+    assert lines[-1].keys() == {"time", "level", "logger", "message"}

@@ -6,12 +6,17 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.commands import PATIENCE, TOKEN, Proxy, fetch, running
+import yaml
+from support.commands import PATIENCE, TOKEN, Proxy, fetch, free_port, running
 from support.examples import ROOT, example
 from support.wire import backend
+
+from chp.app import ConfigurableProxy
+from chp.config import cli
 
 DOCUMENTS = [
     ROOT / "README.md",
@@ -34,7 +39,7 @@ def test_links_between_files_lead_somewhere(document: Path) -> None:
 
 
 async def test_storage_backend_keeps_routes_and_their_activity(tmp_path: Path) -> None:
-    (tmp_path / "json_store.py").write_text(example("class JsonStore"))
+    (tmp_path / "json_store.py").write_text(example("class JsonStore", "docs/storage.md"))
     config = tmp_path / "chp_config.py"
     config.write_text(
         'c.ConfigurableProxy.storage_backend = "json_store.JsonStore"\nc.JsonStore.path = "kept.json"\n'
@@ -48,6 +53,37 @@ async def test_storage_backend_keeps_routes_and_their_activity(tmp_path: Path) -
     assert list(json.loads((tmp_path / "kept.json").read_text())) == ["/user/ada"]
     with running(Proxy(tmp_path, PYTHONPATH=str(tmp_path))) as proxy:
         assert json.loads((await proxy.api("GET")).body) == before
+
+
+def test_kubernetes_example() -> None:
+    (manifests,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/storage.md").read_text(), re.M | re.S)
+    deployment, *services = yaml.safe_load_all(manifests)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    values = cli.parse(container["args"], ConfigurableProxy).values
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {name: values[f"{name}_port".removeprefix("http_")] for name in ports}
+    for service in services:
+        assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
+
+
+async def test_two_proxies_on_one_machine(tmp_path: Path) -> None:
+    commands = re.findall(r"^\$ chp (--reuse-port .*) &$", (ROOT / "docs/storage.md").read_text(), re.M)
+    assert len(commands) == 2
+    port, api_port = free_port(), free_port()
+    with ExitStack() as stack:
+        proxies = []
+        for number, command in enumerate(commands):
+            line = re.sub(r"--metrics-port \d+", "--metrics-port 0", command)
+            line = line.replace("--port 8000", f"--port {port} --api-port {api_port}")
+            line = line.replace("sqlite:///", f"sqlite:///{tmp_path}/")
+            directory = tmp_path / str(number)
+            directory.mkdir()
+            proxies.append(stack.enter_context(running(Proxy(directory, *line.split()))))
+        await proxies[0].add_route("/docs", "http://127.0.0.1:9")
+        for proxy in proxies:
+            assert proxy.url.endswith(f":{port}")
+            proxy.wait_for("route /docs -> |Route added /docs -> ")
 
 
 async def test_configured_function_changes_requests(tmp_path: Path) -> None:

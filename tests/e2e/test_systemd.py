@@ -14,9 +14,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, TOKEN, Server, fetch, running
+from support.commands import PATIENCE, TOKEN, Server, fetch, free_port, running
 from support.examples import ROOT, example, here
-from support.hub import Hub, free_port
+from support.hub import Hub
 from support.wire import backend
 
 from chp.notify import NotifyListener
@@ -25,7 +25,7 @@ UNITS = ROOT / "share" / "systemd"
 PAGE = "docs/jupyterhub.md"
 TLS_DROP_IN = "SupplementaryGroups"
 TLJH_PROXY, TLJH_HUB = "Type=notify", "EnvironmentFile=/opt/tljh/state/chp.env\n"
-TLJH_CONFIG = 'api.sock"\nc.JupyterHub.last_activity'
+TLJH_CONFIG = 'api.sock"\nc.CHPProxy.should_start'
 HUB_CONFIG = "JupyterHub.cleanup_servers"
 
 pytestmark = pytest.mark.timeout(seconds=120)
@@ -140,8 +140,8 @@ async def test_hub_and_proxy_of_two_units(tmp_path: Path) -> None:
     """The Hub waits for the proxy, leaves it running, and restores the routes of one that is new."""
     port = free_port()
     config = here(example(HUB_CONFIG, PAGE), tmp_path, port_8000=port)
-    config = config.replace("last_activity_interval = 30", "last_activity_interval = 1")
     config += f"c.CHPProxy.auth_token = {TOKEN!r}\n"
+    config += "c.JupyterHub.last_activity_interval = 300\n"  # as it is by default: nobody waits for that
     bind_url = f"http://127.0.0.1:{port}"
     with running(Hub(tmp_path, "config", config=config, bind_url=bind_url, wait=False)) as hub:
         ports = {"port_8000": port, "port_8081": hub.hub_port}

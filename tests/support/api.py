@@ -18,7 +18,9 @@ LIMIT = 2000  # bytes of a body
 class Api:
     """An API with its table; ``async with serve(api.application) as client``."""
 
-    def __init__(self, token: str = "", *, host_routing: bool = False, store: Any = None) -> None:
+    def __init__(
+        self, token: str = "", *, host_routing: bool = False, store: Any = None, limit: int = LIMIT
+    ) -> None:
         self.metrics = Metrics()
         self.table = RouteTable(
             store or MemoryStore({}),
@@ -28,7 +30,7 @@ class Api:
             on_retired=lambda target: None,
         )
         self.application = make_api_application(
-            self.table, self.metrics, LOG, auth_token=token, max_body_size=LIMIT
+            self.table, self.metrics, LOG, auth_token=token, max_body_size=limit
         )
 
     async def add(self, *paths: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,9 +29,11 @@ S = TypeVar("S", bound="Server")
 class Server:
     """A running process, and its log."""
 
-    def __init__(self, log_file: Path, *command: str, **environment: str) -> None:
+    def __init__(self, log_file: Path, *command: str, **options: Any) -> None:
+        """Start it; ``options`` are those of ``subprocess.Popen``, and in capitals environment variables."""
         self._log_file = log_file
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CONFIGPROXY_")}
+        environment = {name: options.pop(name) for name in list(options) if name.isupper()}
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -39,6 +42,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 cwd=log_file.parent,
                 env={**inherited, **environment},
+                **options,
             )
 
     @property
@@ -104,6 +108,14 @@ class Proxy(Server):
     async def add_route(self, path: str, target: str) -> None:
         response = await self.api("POST", path, {"target": target})
         assert response.code == 201, response.body
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago, for servers that can't choose one themselves."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-from support.commands import PATIENCE, Server
+from support.commands import PATIENCE, Server, free_port
 from support.jupyter import execute_request
 
 # Seconds for a single-user server: several of them share two cores.
@@ -50,14 +49,6 @@ c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{api_port}"
 """
 
 
-def free_port() -> int:
-    """JupyterHub can't be asked for any free port; this one was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def is_running(pid: int) -> bool:
     """Tell whether a process has not ended; nobody may have asked yet for the status of one that has."""
     try:
@@ -77,11 +68,13 @@ class Hub(Server):
         config: str = "",
         bind_url: str = "",
         python: str = sys.executable,
+        path: str = os.environ["PATH"],
         wait: bool = True,
     ) -> None:
         """``proxy``: "class" for ``proxy_class = "chp"``, "command" for what JupyterHub does by default.
 
         ``config`` is added to the configuration; with "config" it alone says what the proxy is.
+        ``path`` is where programs are looked for after those of ``python``.
         """
         self.url = bind_url or f"http://127.0.0.1:{free_port()}"
         self.hub_port = free_port()
@@ -101,7 +94,7 @@ class Hub(Server):
         super().__init__(
             directory / "hub.log",
             *(python, "-m", "jupyterhub"),
-            PATH=f"{programs}{os.pathsep}{os.environ['PATH']}",
+            PATH=f"{programs}{os.pathsep}{path}",
             HOME=str(directory),
             TMPDIR=str(directory / "tmp"),
             JUPYTER_PLATFORM_DIRS="1",

@@ -28,10 +28,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
     """Wait until a condition holds; fail when it does not within ``patience`` seconds."""
-    for _ in range(int(patience / 0.005)):
+    for _ in range(int(patience / 0.002)):
         if condition():
             return
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.002)
     raise AssertionError("the condition was not met in time")
 
 
@@ -102,8 +102,9 @@ class Peer:
     def abort(self) -> None:
         """Vanish: the other side gets a reset."""
         sock = self.writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        if sock is not None:  # it may be closed already
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         self.writer.transport.abort()
 
     async def close(self) -> None:

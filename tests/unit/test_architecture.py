@@ -17,18 +17,24 @@ ALLOWED = {
     "metrics.py": set(),
     "log.py": set(),
     "sockets.py": set(),
+    "descriptors.py": set(),
     "notify.py": set(),
     "processes.py": set(),
     "api_client.py": {"chp.errors"},
     "child.py": {"chp.notify", "chp.processes"},
-    "jupyterhub.py": {"chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client"},
+    "route_changes.py": {"chp.errors"},
+    "private_directory.py": set(),
+    "jupyterhub.py": {
+        *("chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client", "chp.route_changes"),
+        *("chp.private_directory", "chp.config.token"),
+    },
     "runtime.py": {"chp.metrics"},
     "http1": {"chp.errors", "chp.http1"},
     "routing": {"chp.errors", "chp.metrics", "chp.http1", "chp.routing"},
     "upstream": LEAVES | {"chp.http1", "chp.upstream"},
     "servers": LEAVES | {"chp.http1", "chp.servers"},
     "handlers": LEAVES | {"chp.http1", "chp.routing", "chp.upstream", "chp.servers", "chp.handlers"},
-    "config": {"chp.errors", "chp.http1", "chp.config"},
+    "config": {"chp.errors", "chp.descriptors", "chp.http1", "chp.config"},
 }
 
 # Which files may use a library.
@@ -37,6 +43,8 @@ LIBRARIES = {
     "httptools": ("servers/parser.py", "upstream/direct", "upstream/curl_response.py"),
     "pycurl": ("upstream/curl",),
     "uvloop": ("app.py",),
+    "redis": ("routing/storage/redis_",),
+    "sqlalchemy": ("routing/storage/sql",),
     "prometheus_client": ("handlers/metrics.py",),
     "jupyterhub": ("jupyterhub.py",),
 }
@@ -96,6 +104,8 @@ def test_imports(file):
         ("handlers/x.py", "import traitlets"),
         ("handlers/x.py", "from chp.app import main"),
         ("upstream/pool.py", "import pycurl"),
+        ("routing/table.py", "import redis.asyncio"),
+        ("routing/storage/link.py", "from sqlalchemy import text"),
         ("config/x.py", "from chp.servers.proxy import ProxyServer"),
     ],
 )

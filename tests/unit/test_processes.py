@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chp import processes
-from chp.processes import ending, is_proxy
+from chp.processes import Process, ending, find_process
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,10 @@ from chp.processes import ending, is_proxy
         (["vim", "chp"], False),
         (["sleep", "60"], False),
         ([""], False),
-        ([], False),
     ],
 )
-def test_a_proxy_by_its_command_line(
-    command: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes, "_state_and_command", lambda pid: ("S", command))
-    assert is_proxy(1) is expected
+def test_a_proxy_by_its_command_line(command: list[str], expected: bool) -> None:
+    assert Process(command, 0.0).is_proxy is expected
 
 
 @pytest.mark.parametrize("proc", [True, False], ids=["proc", "ps"])
@@ -46,13 +42,34 @@ def test_real_processes(tmp_path: Path, proc: bool, monkeypatch: pytest.MonkeyPa
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"here\n"
-    assert is_proxy(process.pid)
-    assert not is_proxy(os.getpid())
+    found = find_process(process.pid)
+    assert found is not None
+    assert found.is_proxy
+    assert -1 <= found.age < 30
+    own = find_process(os.getpid())
+    assert own is not None
+    assert not own.is_proxy
+    assert own.age > found.age or proc is False  # whole seconds only
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
-    assert not is_proxy(process.pid)
+    assert find_process(process.pid) is None
     process.communicate()
-    assert not is_proxy(process.pid)
+    assert find_process(process.pid) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "seconds"),
+    [("00:05", 5), ("02:03", 123), ("01:00:01", 3601), ("2-03:04:05", 2 * 86_400 + 3 * 3600 + 245)],
+)
+def test_ages_as_ps_shows_them(
+    shown: str, seconds: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "_PROC", tmp_path / "no-proc")
+    answer = subprocess.CompletedProcess([], 0, stdout=f"Ss {shown} /opt/chp --port 1\n")
+    monkeypatch.setattr(processes.subprocess, "run", lambda *args, **kwargs: answer)
+    found = find_process(1)
+    assert found is not None
+    assert (found.command, found.age) == (["/opt/chp", "--port", "1"], seconds)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ COMBINATIONS = (("asyncio", "direct"), ("uvloop", "direct"), ("uvloop", "curl"),
 # directly, and for others TLS can make a difference.
 ALL = frozenset({"direct", "curl", "curl-tls"})
 KINDS = {
+    "test_accepting": {"direct"},
     "test_malformed": {"direct"},
     "test_tunnel": {"direct"},
     "test_curl": {"curl"},

@@ -49,6 +49,50 @@ async def test_it_starts_and_stops_again_and_again() -> None:
         await app.stop()  # no error
 
 
+@pytest.mark.expect_log("404 GET /$")
+async def test_nobody_is_answered_before_the_route_that_is_waited_for() -> None:
+    async with backend() as server:
+        app = new_app(wait_for_route="/", metrics_port=0)
+        await app.start_servers()
+        reader, writer = await asyncio.open_connection(*app.proxy_address)
+        peer = Peer(reader, writer)
+        await peer.send(GET)
+        await app.table.add("/other", {"target": "http://127.0.0.1:1"})
+        await app.table.change({"/other": None, "/": {"target": server.url}})
+        assert (await peer.receive_message()).status == 200
+        # From then on it is there, whatever becomes of the route.
+        await app.table.remove("/")
+        await peer.send(GET)
+        assert (await peer.receive_message()).status == 404
+        await peer.close()
+        await app.stop()
+
+
+async def test_a_proxy_that_still_waits_for_a_route_stops() -> None:
+    app = new_app(wait_for_route="/")
+    await app.start_servers()
+    address = app.proxy_address
+    _, writer = await asyncio.open_connection(*address)
+    await app.stop()
+    writer.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not others, others
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+
+
+async def test_a_route_that_is_there_is_not_waited_for() -> None:
+    async with backend() as server:
+        app = new_app(wait_for_route="/", default_target=server.url)
+        await app.start_servers()
+        reader, writer = await asyncio.open_connection(*app.proxy_address)
+        peer = Peer(reader, writer)
+        await peer.send(GET)
+        assert (await peer.receive_message()).status == 200
+        await peer.close()
+        await app.stop()
+
+
 async def test_two_of_them_in_one_loop() -> None:
     async with (
         backend() as server,

@@ -4,7 +4,8 @@ The groups are plain ``HasTraits``, so that all their traits belong to the one
 configurable class that an operator sees: ``ConfigurableProxy``. A trait
 ``some_name`` is the command line's ``--some-name`` (``--no-some-name`` for a
 switch that is on), unless it is tagged ``flag=False``. The first paragraph of
-a trait's help is what ``--help`` shows.
+a trait's help is what ``--help`` shows. A reload changes the traits that are tagged
+``live=True``, and names the others that it would have to change.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from traitlets import HasTraits, Integer, Unicode, default
+from traitlets import Bool, HasTraits, Integer, Unicode, default
 
 from chp.config.listen import MAX_PORT
 
@@ -68,6 +68,17 @@ class AddressOptions(HasTraits):
         "",
         help="Path of a unix domain socket for the REST API, instead of an IP address and port.",
     ).tag(config=True, metavar="PATH")
+
+    reuse_port = Bool(
+        False,
+        help="""
+        Let other processes listen on the same ports; the kernel shares out the connections.
+
+        For several proxies on one machine, with a store that they share (``--storage-url``).
+        It is about the ports of the proxy, the REST API and the redirects, and every process
+        has to ask for it. The metrics are those of one process, and need a port for each.
+        """,
+    ).tag(config=True)
 
     metrics_ip = Unicode(
         "",

@@ -61,12 +61,12 @@ class ForwardingOptions(HasTraits):
         They tell the target the client's address, and the host, port and protocol that the
         client used.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     prepend_path = Bool(
         True,
         help="Prepend the path of the target's URL to the path of proxied requests.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     include_prefix = Bool(
         True,
@@ -75,23 +75,23 @@ class ForwardingOptions(HasTraits):
 
         Without it, a request for ``/user/x/tree`` on the route ``/user/x`` is sent on as ``/tree``.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     auto_rewrite = Bool(
         False,
         help="Rewrite host and port of the Location in redirects that point at the target.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     protocol_rewrite = Enum(
         ["", "http", "https"],
         "",
         help="Rewrite the protocol of the Location in redirects that point at the target: http or https.",
-    ).tag(config=True, metavar="PROTO")
+    ).tag(config=True, live=True, metavar="PROTO")
 
     change_origin = Bool(
         False,
         help="Send the target's host and port as Host, instead of what the client sent.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     custom_header = List(
         Unicode(),
@@ -102,7 +102,7 @@ class ForwardingOptions(HasTraits):
         ``c.ConfigurableProxy.custom_header = ["X-Served-By: hub"]``. It replaces the same
         header of the client; of several with the same name the last one is sent.
         """,
-    ).tag(config=True, metavar="NAME:VALUE")
+    ).tag(config=True, live=True, metavar="NAME:VALUE")
 
     @validate("custom_header")
     def _check_custom_header(self, proposal: Bunch) -> list[str]:
@@ -120,4 +120,4 @@ class ForwardingOptions(HasTraits):
         For a configuration file only. It is called with the head of the request for the
         target, and has to be quick: all other requests wait for it.
         """,
-    ).tag(config=True, flag=False)
+    ).tag(config=True, live=True, flag=False)

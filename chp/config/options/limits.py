@@ -17,7 +17,7 @@ class LimitOptions(HasTraits):
         Silence means that nothing moves in either direction. Transfers that make progress
         may take as long as they like.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     proxy_timeout = Integer(
         0,
@@ -27,7 +27,7 @@ class LimitOptions(HasTraits):
 
         Before the response's head, the client gets a 503; later, its connection is reset.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     keep_alive_timeout = Integer(
         5000,
@@ -37,17 +37,28 @@ class LimitOptions(HasTraits):
 
         A load balancer in front of the proxy should have a shorter one than this.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
+
+    drain_delay = Integer(
+        0,
+        min=0,
+        help="""
+        How many milliseconds the health check says 503, with all else as before, until the proxy stops.
+
+        So that a load balancer that asks for ``/_chp_healthz`` sends nothing more by the time the
+        proxy stops accepting. A second signal ends the wait.
+        """,
+    ).tag(config=True, live=True)
 
     drain_timeout = Integer(
-        5000,
+        30_000,
         min=0,
         help="""
         How many milliseconds requests that are under way get to finish when the proxy stops.
 
         Idle connections and WebSockets are closed at once. A second signal ends the wait.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     connect_timeout = Integer(
         10_000,
@@ -58,7 +69,7 @@ class LimitOptions(HasTraits):
         Afterwards, and until it does, only some requests try it again: the others get their
         503 within about a second.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     head_timeout = Integer(
         60_000,
@@ -68,13 +79,13 @@ class LimitOptions(HasTraits):
 
         It keeps clients that send a byte now and then from holding connections for ever.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     tls_handshake_timeout = Integer(
         30_000,
         min=1,
         help="Close a client's connection whose TLS handshake takes longer than this many milliseconds.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     pool_idle_timeout = Integer(
         60_000,
@@ -85,13 +96,13 @@ class LimitOptions(HasTraits):
         A target that closes its unused connections earlier than this is no harm: a request
         that meets such a connection is sent again where that is safe.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     pool_max_idle = Integer(
         64,
         min=0,
         help="How many unused connections to one target are kept open; 0: none.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     max_head_size = Integer(
         64 * 1024,
@@ -101,13 +112,23 @@ class LimitOptions(HasTraits):
 
         A request with a larger one gets a 431, a response with a larger one becomes a 503.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
+
+    max_request_line = Integer(
+        16 * 1024,
+        min=128,
+        help="""
+        The longest first line of a request, in bytes; with a longer one it gets a 414.
+
+        It is method, path and query. It is a part of the head, and counts for ``max_head_size`` too.
+        """,
+    ).tag(config=True, live=True)
 
     max_field_count = Integer(
         256,
         min=1,
         help="How many header lines a request may have; with more it gets a 431.",
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     write_buffer_high = Integer(
         64 * 1024,
@@ -117,10 +138,44 @@ class LimitOptions(HasTraits):
 
         Each connection may hold as much, so this bounds the memory that slow clients cost.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     api_max_body_size = Integer(
         1024 * 1024,
         min=1,
         help="The largest body of a REST API request, in bytes; a larger one gets a 413.",
+    ).tag(config=True)
+
+    max_connections = Integer(
+        0,
+        min=0,
+        help="""
+        How many connections of clients, WebSockets included, may be open at a time; 0: by the limit of files.
+
+        With more, the proxy stops accepting until one of them ends, and those who come wait in the
+        kernel's backlog, as with HAProxy's maxconn; health checks wait with them. The default is
+        half of the process's limit of open files (less 64 for other things), so that each connection
+        finds a file descriptor for its target.
+        """,
+    ).tag(config=True, live=True)
+
+    max_connections_per_address = Integer(
+        0,
+        min=0,
+        help="""
+        How many connections one client's address may have open at a time; 0: any number.
+
+        One more is closed at once, without an answer, and before TLS. The address is that of the
+        connection: behind a load balancer, or for users behind one NAT, all have the same.
+        """,
+    ).tag(config=True, live=True)
+
+    max_connections_per_target = Integer(
+        0,
+        min=0,
+        help="""
+        How many requests and WebSockets may be under way to one target at a time; 0: any number.
+
+        One more gets a 503 at once. All routes with the same host and port count together.
+        """,
     ).tag(config=True)

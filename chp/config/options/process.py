@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from traitlets import Enum, HasTraits, TraitError, TraitType, Unicode
+from traitlets import Bool, Enum, HasTraits, TraitError, TraitType, Unicode
 
 LOG_LEVELS = {
     "debug": logging.DEBUG,
@@ -44,7 +44,17 @@ class ProcessOptions(HasTraits):
 
         info says which routes come and go, warn what needs attention, error what failed.
         """,
-    ).tag(config=True, metavar="LEVEL")
+    ).tag(config=True, live=True, metavar="LEVEL")
+
+    log_json = Bool(
+        False,
+        help="""
+        Write the log as JSON, an object on each line: ``time``, ``level``, ``logger``, ``message``.
+
+        ``exception`` is there too where there was one. An error that keeps the proxy from
+        starting stays a plain line.
+        """,
+    ).tag(config=True, live=True)
 
     pid_file = Unicode(
         "",

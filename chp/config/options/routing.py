@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from traitlets import Bool, HasTraits, TraitError, Unicode, default, validate
+from traitlets import Bool, Enum, HasTraits, Integer, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
-from chp.config.files import read_text
-from chp.errors import ConfigError, InvalidTarget
+from chp.config.token import token_from_environment
+from chp.errors import InvalidTarget
 from chp.http1.target import Target
 
 
@@ -36,14 +36,61 @@ class RoutingOptions(HasTraits):
         """,
     ).tag(config=True)
 
+    storage_url = Unicode(
+        help="""
+        Keep routes in this store, for example ``sqlite:///chp.sqlite``; by default in memory.
+
+        ``sqlite:///FILE`` for the proxies of one machine, ``postgresql://USER:PASSWORD@HOST/DATABASE``
+        or ``redis://:PASSWORD@HOST`` for those of several. Without a store the routes are gone when
+        the proxy ends; JupyterHub adds them again. Every user of a machine can read command lines: a
+        URL with a password belongs into the configuration file, or into the environment variable
+        CONFIGPROXY_STORAGE_URL.
+        """,
+    ).tag(config=True, metavar="URL")
+
+    @default("storage_url")
+    def _default_storage_url(self) -> str:
+        return os.environ.get("CONFIGPROXY_STORAGE_URL", "")
+
     storage_backend = Unicode(
         "",
         help="""
-        Keep routes in this store, a Python class ``package.module.Class``; by default in memory.
+        The kind of store: memory, sql, redis, or a Python class ``package.module.Class``.
 
-        With the default the routes are gone when the proxy ends; JupyterHub adds them again.
+        By default the URL of the store decides.
         """,
-    ).tag(config=True, metavar="CLASS")
+    ).tag(config=True, metavar="NAME")
+
+    storage_at_start = Enum(
+        ["wait", "serve", "exit"],
+        "wait",
+        help="""
+        What to do when the store can't be read at the start: wait, serve or exit.
+
+        With ``wait`` nobody is answered until the routes are there, with ``serve`` requests are
+        answered without them, with ``exit`` the proxy ends. The first two try again until it works.
+        """,
+    ).tag(config=True, metavar="NAME")
+
+    storage_patience = Integer(
+        1000,
+        min=0,
+        help="""
+        How many milliseconds a request without a route may wait for changes that are known to be missing.
+
+        That is while the proxy reads what other proxies have changed, or has just lost its store.
+        """,
+    ).tag(config=True)
+
+    wait_for_route = Unicode(
+        "",
+        help="""
+        Answer nobody before there is a route with this path, for example ``/``.
+
+        Until then connections wait to be accepted. Requests that come just after a restart so
+        get no 404 because the routes are still to be added.
+        """,
+    ).tag(config=True, metavar="PATH")
 
     error_target = Unicode(
         "",
@@ -53,7 +100,7 @@ class RoutingOptions(HasTraits):
         The proxy asks for ``URL/404?url=...`` or ``URL/503?url=...``. If that fails, the
         default page is shown.
         """,
-    ).tag(config=True, metavar="URL")
+    ).tag(config=True, live=True, metavar="URL")
 
     @validate("default_target", "error_target")
     def _check_target(self, proposal: Bunch) -> Any:
@@ -71,7 +118,7 @@ class RoutingOptions(HasTraits):
 
         The files are read again for each error, so that an edit shows at once.
         """,
-    ).tag(config=True, metavar="DIR")
+    ).tag(config=True, live=True, metavar="DIR")
 
     auth_token = Unicode(
         help="""
@@ -86,14 +133,4 @@ class RoutingOptions(HasTraits):
 
     @default("auth_token")
     def _default_auth_token(self) -> str:
-        token = os.environ.get("CONFIGPROXY_AUTH_TOKEN", "")
-        path = os.environ.get("CONFIGPROXY_AUTH_TOKEN_FILE", "")
-        if not path:
-            return token
-        if token:
-            both = "CONFIGPROXY_AUTH_TOKEN and CONFIGPROXY_AUTH_TOKEN_FILE"
-            raise ConfigError(f"{both} are both set. Pick one.")
-        token = read_text("CONFIGPROXY_AUTH_TOKEN_FILE", path).strip()
-        if not token:  # no open API because of a file that is not written yet
-            raise ConfigError(f"CONFIGPROXY_AUTH_TOKEN_FILE: {path} is empty")
-        return token
+        return token_from_environment()

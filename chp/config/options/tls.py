@@ -17,7 +17,7 @@ class TLSOptions(HasTraits):
         CONFIGPROXY_SSL_KEY_PASSPHRASE. Without this option the key is expected in the
         certificate's file.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     ssl_cert = Unicode(
         "",
@@ -26,7 +26,7 @@ class TLSOptions(HasTraits):
 
         The certificate comes first, then those of intermediate authorities.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     ssl_ca = Unicode(
         "",
@@ -35,7 +35,7 @@ class TLSOptions(HasTraits):
 
         Only used with ``--ssl-request-cert``; by default the system's authorities.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     ssl_request_cert = Bool(
         False,
@@ -44,14 +44,14 @@ class TLSOptions(HasTraits):
 
         On its own, clients without one are let in; one that is shown has to be valid.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     ssl_reject_unauthorized = Bool(
         False,
         help="""
         Refuse clients without a certificate (only meaningful with ``--ssl-request-cert``).
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     ssl_protocol = Unicode(
         "",
@@ -61,7 +61,7 @@ class TLSOptions(HasTraits):
         TLSv1 and TLSv1_1 are accepted for very old clients, TLS and SSLv23 are the default.
         It counts for the API and for https targets as well.
         """,
-    ).tag(config=True, metavar="PROTO")
+    ).tag(config=True, live=True, metavar="PROTO")
 
     ssl_ciphers = Unicode(
         "",
@@ -71,21 +71,21 @@ class TLSOptions(HasTraits):
         By default those with forward secrecy and authenticated encryption. It counts for the
         API and for https targets as well.
         """,
-    ).tag(config=True, metavar="LIST")
+    ).tag(config=True, live=True, metavar="LIST")
 
     ssl_allow_rc4 = Bool(
         False,
         help="""
         Allow the RC4 cipher as well. It is broken, and most OpenSSL libraries leave it out.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     ssl_dhparam = Unicode(
         "",
         help="""
         Diffie-Hellman parameters, a PEM file. They are only needed for ciphers whose name begins with DHE.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     api_ssl_key = Unicode(
         "",
@@ -95,35 +95,35 @@ class TLSOptions(HasTraits):
         The passphrase of an encrypted one is taken from the environment variable
         CONFIGPROXY_API_SSL_KEY_PASSPHRASE.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     api_ssl_cert = Unicode(
         "",
         help="""
         The REST API's certificate, a PEM file; with it the API speaks HTTPS.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     api_ssl_ca = Unicode(
         "",
         help="""
         Authorities that the certificates of the API's clients are checked against, a PEM file.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     api_ssl_request_cert = Bool(
         False,
         help="""
         Ask clients of the API for a certificate.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     api_ssl_reject_unauthorized = Bool(
         False,
         help="""
         Refuse clients of the API without a certificate (only meaningful with ``--api-ssl-request-cert``).
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     client_ssl_key = Unicode(
         "",
@@ -133,14 +133,14 @@ class TLSOptions(HasTraits):
         The passphrase of an encrypted one is taken from the environment variable
         CONFIGPROXY_CLIENT_SSL_KEY_PASSPHRASE.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     client_ssl_cert = Unicode(
         "",
         help="""
         The certificate that https targets are shown, a PEM file.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     client_ssl_ca = Unicode(
         "",
@@ -149,14 +149,14 @@ class TLSOptions(HasTraits):
 
         By default the system's authorities.
         """,
-    ).tag(config=True, metavar="FILE")
+    ).tag(config=True, live=True, metavar="FILE")
 
     client_ssl_request_cert = Bool(
         False,
         help="""
         Accepted for compatibility; targets always have to show a certificate.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     client_ssl_reject_unauthorized = Bool(
         False,
@@ -165,7 +165,7 @@ class TLSOptions(HasTraits):
 
         ``--insecure`` accepts them.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)
 
     insecure = Bool(
         False,
@@ -174,4 +174,4 @@ class TLSOptions(HasTraits):
 
         Whoever can get between the proxy and a target can then read and change everything.
         """,
-    ).tag(config=True)
+    ).tag(config=True, live=True)

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from chp.routing.storage.base import RouteStore
+from chp.routing.storage.base import Changes, RouteStore
 
 
 class MemoryStore(RouteStore):
     """Keeps nothing: the route table itself is the memory."""
 
-    keeps_activity: ClassVar[bool] = False
-
-    async def load(self) -> dict[str, dict[str, object]]:
+    async def load(self) -> dict[str, object]:
         return {}
 
-    async def add(self, path: str, data: dict[str, object]) -> None:
-        pass
-
-    async def update(self, path: str, data: dict[str, object]) -> None:
-        pass
-
-    async def remove(self, path: str) -> None:
-        pass
-
-    async def close(self) -> None:
+    async def change(self, changes: Changes) -> None:
         pass

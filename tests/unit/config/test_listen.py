@@ -39,6 +39,13 @@ def test_any_free_port(listening):
     connect(listener.address)
 
 
+def test_several_processes_may_share_a_port(listening):
+    port = listening("127.0.0.1", 0, reuse_port=True).address[1]
+    assert listening("127.0.0.1", port, reuse_port=True).address[1] == port
+    with pytest.raises(ConfigError, match="address already in use"):
+        listening("127.0.0.1", port)
+
+
 def test_all_interfaces_share_one_port(listening):
     listener = listening("", 0)
     port = listener.address[1]

@@ -1,9 +1,17 @@
 """chp/log.py: what a log line looks like."""
 
+import json
 import logging
 import sys
 
-from chp.log import DATE_FORMAT, FORMAT, Formatter, adopt_library_loggers
+from chp.log import (
+    DATE_FORMAT,
+    FORMAT,
+    Formatter,
+    JSONFormatter,
+    adopt_library_loggers,
+    set_logger_level,
+)
 
 
 def line(level, message, *args):
@@ -46,3 +54,40 @@ def test_tornado_and_asyncio_use_our_handlers(log_lines):
             logging.getLogger(name).handlers = handlers
             logging.getLogger(name).propagate = propagate
             logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def json_line(level, message, *args, exc_info=None):
+    record = logging.LogRecord("ConfigurableProxy", level, __file__, 1, message, args, exc_info)
+    record.created, record.msecs = 0.25, 250.0
+    line = JSONFormatter().format(record)
+    assert "\n" not in line
+    return json.loads(line)
+
+
+def test_json():
+    assert json_line(logging.WARNING, "Route %s", 'a"\n\x1b\udcff') == {
+        "time": "1970-01-01T00:00:00.250Z",
+        "level": "warn",
+        "logger": "ConfigurableProxy",
+        "message": 'Route a"\n\x1b\udcff',
+    }
+
+
+def test_json_has_the_traceback_in_the_same_line():
+    try:
+        raise LookupError("no such user")
+    except LookupError:
+        shown = json_line(logging.ERROR, "failed", exc_info=sys.exc_info())
+    assert shown["exception"].startswith("Traceback")
+    assert shown["exception"].endswith("LookupError: no such user")
+
+
+def test_the_logger_takes_what_its_handlers_show():
+    log = logging.Logger("x")
+    assert not log.handlers
+    for level in (logging.ERROR, logging.INFO):
+        handler = logging.NullHandler()
+        handler.setLevel(level)
+        log.addHandler(handler)
+        set_logger_level(log)
+        assert log.level == level

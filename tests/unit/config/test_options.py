@@ -84,6 +84,8 @@ def test_a_function_in_a_file(own_directory):
         ("x = (", "configuration file bad.py, line 1: SyntaxError: "),
         ("\n1 / 0\n", "configuration file bad.py, line 2: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(3)", "configuration file bad.py, line 2: SystemExit: 3"),
+        ("\nload_subconfig('other.py')", "configuration file {}/other.py, line 3: NameError: "),
+        ("load_subconfig('syntax.py')", "configuration file {}/syntax.py, line 1: SyntaxError: "),
         (
             "c.ConfigurableProxy.prot = 1",
             "configuration file bad.py: unknown option ConfigurableProxy.prot (did you mean port?)",
@@ -97,9 +99,11 @@ def test_a_function_in_a_file(own_directory):
 )
 def test_broken_files(own_directory, text, message):
     (own_directory / "bad.py").write_text(text)
+    (own_directory / "other.py").write_text("\n\nnowhere\n")
+    (own_directory / "syntax.py").write_text("x = (\n")
     with pytest.raises(ConfigError) as raised:
         make("-f", "bad.py")
-    assert str(raised.value).startswith(message)
+    assert str(raised.value).startswith(message.format(own_directory))
 
 
 def test_missing_file():

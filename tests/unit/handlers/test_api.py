@@ -168,12 +168,21 @@ async def test_other_methods(serve: Any, method: str, path: str, allowed: str) -
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/"])
-async def test_name_and_version(serve: Any, path: str) -> None:
-    async with serve(Api("secret").application) as client:
-        answer = await client("GET", path)
-        assert answer.fields["content-type"] == "application/json"
-        assert json.loads(answer.body) == {"name": "chp", "version": __version__}
-        assert (await client("POST", path, b"{}")).status == 405
+async def test_name_version_and_instance(serve: Any, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "test.api")
+    instances = set()
+    for _ in range(2):
+        async with serve(Api("secret").application) as client:
+            for _ in range(2):
+                answer = await client("GET", path)
+                assert answer.fields["content-type"] == "application/json"
+                content = json.loads(answer.body)
+                instances.add(content.pop("instance"))
+                assert content == {"name": "chp", "version": __version__}
+            assert caplog.messages == []  # a Hub asks every few seconds
+            assert (await client("POST", path, b"{}")).status == 405
+            caplog.clear()
+    assert len(instances) == 2
 
 
 async def test_host_routing(serve: Any) -> None:
@@ -327,6 +336,7 @@ async def test_limit_of_the_body(serve: Any) -> None:
                 assert (answer.status, answer.body) == (413, b"Body too large")
     assert list(api.table.routes()) == ["/a"]
     assert dict(api.metrics.requests_api) == {201: 1, 413: 4}
+    assert api.metrics.limits_reached["api_max_body_size"] == 4
 
 
 @pytest.mark.parametrize("length", ["1" * 14, "9" * 30, "9" * 6000])
@@ -593,13 +603,10 @@ async def test_client_leaves_in_a_long_table(serve: Any, caplog: pytest.LogCaptu
 
 
 class BrokenStore(MemoryStore):
-    async def add(self, path: str, data: dict[str, object]) -> None:
+    async def change(self, changes: Any) -> None:
         raise OSError("disk full")
 
-    async def remove(self, path: str) -> None:
-        raise OSError("disk full")
-
-    async def load(self) -> dict[str, dict[str, object]]:
+    async def load(self) -> dict[str, object]:
         return {"/a": {"target": "http://h"}}
 
 
@@ -609,7 +616,7 @@ async def test_broken_store(serve: Any, caplog: pytest.LogCaptureFixture) -> Non
     async with serve(api.application) as client:
         for method, body in (("POST", route()), ("DELETE", None)):
             answer = await client(method, "/api/routes/a", body)
-            assert (answer.status, answer.body) == (503, b"The route store failed")
+            assert (answer.status, answer.body) == (503, b"The route store failed: disk full")
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == [
         "503 POST /api/routes/a The route store failed: disk full",

@@ -71,10 +71,12 @@ async def test_nothing_to_change(serve: Any) -> None:
         (body({"/a": {"target": TARGET}, "/b": {"target": 1}}), "/b: Must specify 'target' as string"),
         (body({"/a": {"target": TARGET}, "/b": {"target": "ftp://x"}}), "/b: Invalid target "),
         (b'{"/\\ud800": null}', "Invalid path: not UTF-8"),
+        (body({"/" + "a/" * 5000: None}), "Invalid path: too long"),
+        (b'{"/a": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "Body not valid JSON: nested too deeply"),
     ],
 )
 async def test_one_that_is_wrong_changes_nothing(serve: Any, sent: bytes, text: str) -> None:
-    api = Api()
+    api = Api(limit=1_000_000)
     async with serve(api.application) as client:
         answer = await client("PATCH", "/api/routes", sent)
     assert answer.status == 400
@@ -89,6 +91,33 @@ async def test_needs_the_token_and_a_body_within_the_limit(serve: Any) -> None:
         token = "Authorization: token secret\r\n"
         assert (await client("PATCH", "/api/routes", b"{}".ljust(LIMIT), token)).status == 204
         assert (await client("PATCH", "/api/routes", b"{}".ljust(LIMIT + 1), token)).status == 413
+
+
+async def test_how_many_are_changed_at_once(serve: Any) -> None:
+    """All of them are changed in one turn of the event loop, which others wait for."""
+    api = Api(limit=1_000_000)
+    async with serve(api.application) as client:
+        most = {f"/{number}": {"target": TARGET} for number in range(2000)}
+        assert (await client("PATCH", "/api/routes", body(most))).status == 204
+        answer = await client("PATCH", "/api/routes", body({**most, "/one/more": None}))
+        assert (answer.status, answer.body) == (413, b"Too many changes: at most 2000 in one request")
+    assert len(api.table.routes()) == 2000
+
+
+@pytest.mark.parametrize(
+    "values", [b"[]," * 50_000 + b"[]", b"[" * 90_000 + b"]" * 90_000, b"1," * 50_000 + b"1"]
+)
+async def test_how_many_values_are_read_at_once(serve: Any, values: bytes) -> None:
+    """A megabyte of them would keep the event loop for up to a second."""
+    api = Api(limit=1_000_000)
+    route = b'{"target": "http://127.0.0.1:9000", "x": [%b]}' % values
+    async with serve(api.application) as client:
+        for method, sent in (("POST", route), ("PATCH", b'{"/a": %b}' % route)):
+            answer = await client(method, "/api/routes", sent)
+            assert (answer.status, answer.body) == (413, b"Too many values: at most 40000 in one request")
+        text = b'{"target": "http://127.0.0.1:9000", "x": "%b"}' % (b"x" * 900_000)
+        assert (await client("POST", "/api/routes/a", text)).status == 201
+    assert len(api.table.routes()) == 1
 
 
 async def test_single_routes_have_no_patch(serve: Any) -> None:
@@ -132,7 +161,7 @@ async def test_the_store_is_told_once_and_may_refuse(serve: Any, caplog: pytest.
         assert (await client("PATCH", "/api/routes", body({"/a": None, "/unknown": None}))).status == 204
         store.broken = True
         answer = await client("PATCH", "/api/routes", body({"/b": None, "/c": {"target": TARGET}}))
-    assert (answer.status, answer.body) == (503, b"The route store failed")
+    assert (answer.status, answer.body) == (503, b"The route store failed: the disk is full")
     assert store.told == [{"/a": TARGET, "/b": TARGET}, {"/a": None}]
     assert list(api.table.routes()) == ["/b"]
     lines = [record.getMessage() for record in caplog.records]

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from chp import __version__
 from chp.handlers.metrics import make_metrics_application, render
-from chp.metrics import Metrics
+from chp.metrics import LIMITS, Metrics
 
 
 def moved() -> Metrics:
@@ -30,6 +30,16 @@ def moved() -> Metrics:
     metrics.client_connections_closed["idle"] = 25
     metrics.upstream_errors["refused"] = 26
     metrics.upstream_retries = 27
+    metrics.config_reloads["ok"] = 29
+    metrics.certificate_reloads["failed"] = 30
+    metrics.certificate_expiry["proxy"] = 1_800_000_000
+    metrics.accept_pauses = 28
+    metrics.limits_reached["max_head_size"] = 31
+    metrics.store_up = 0
+    metrics.store_changes = 28
+    metrics.store_loads = 29
+    metrics.store_waits = 30
+    metrics.store_errors["change"] = 31
     return metrics
 
 
@@ -64,7 +74,7 @@ def test_names_of_chp() -> None:
 
 
 def test_our_own() -> None:
-    assert lines(moved(), routes=10)[21:-38] == [
+    assert lines(moved(), routes=10)[21:-57] == [
         "# TYPE chp_build_info gauge",
         f'chp_build_info{{version="{__version__}"}} 1',
         "# TYPE chp_routes gauge",
@@ -88,10 +98,35 @@ def test_our_own() -> None:
         'chp_upstream_errors_total{reason="refused"} 26',
         "# TYPE chp_upstream_retries_total counter",
         "chp_upstream_retries_total 27",
+        "# TYPE chp_store_up gauge",
+        "chp_store_up 0",
+        "# TYPE chp_store_changes_total counter",
+        "chp_store_changes_total 28",
+        "# TYPE chp_store_loads_total counter",
+        "chp_store_loads_total 29",
+        "# TYPE chp_store_waits_total counter",
+        "chp_store_waits_total 30",
+        "# TYPE chp_store_errors_total counter",
+        'chp_store_errors_total{call="change"} 31',
+        "# TYPE chp_accept_pauses_total counter",
+        "chp_accept_pauses_total 28",
+        "# TYPE chp_limit_reached_total counter",
+        *(
+            f'chp_limit_reached_total{{limit="{name}"}} {31 if name == "max_head_size" else 0}'
+            for name in LIMITS
+        ),
+        "# TYPE chp_config_reloads_total counter",
+        'chp_config_reloads_total{result="ok"} 29',
+        'chp_config_reloads_total{result="failed"} 0',
+        "# TYPE chp_tls_certificate_reloads_total counter",
+        'chp_tls_certificate_reloads_total{result="ok"} 0',
+        'chp_tls_certificate_reloads_total{result="failed"} 30',
+        "# TYPE chp_tls_certificate_expiry_timestamp_seconds gauge",
+        'chp_tls_certificate_expiry_timestamp_seconds{server="proxy"} 1800000000',
     ]
 
 
-@pytest.mark.parametrize("name", ["request_seconds", "first_byte_seconds"])
+@pytest.mark.parametrize("name", ["request_seconds", "first_byte_seconds", "store_change_seconds"])
 def test_histograms_are_cumulative(name: str) -> None:
     metrics = Metrics()
     for seconds in (0.001, 0.002, 0.002, 7, 100):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from chp.handlers import redirect as redirect_module
+from chp.handlers.health import Health
 from chp.handlers.redirect import location, make_redirect_application
 
 REFUSAL = (
@@ -64,7 +65,7 @@ def test_no_location(hosts: list[str], target: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "PROPFIND", "FOO"])
 async def test_redirects_any_method(serve: Any, method: str) -> None:
-    async with serve(make_redirect_application(8443)) as client, client.connect() as connection:
+    async with serve(make_redirect_application(8443, Health())) as client, client.connect() as connection:
         for _ in range(2):
             connection.writer.write(f"{method} //a?b HTTP/1.1\r\nHost: example.com:8000\r\n\r\n".encode())
             answer = await connection.receive(method)
@@ -77,7 +78,7 @@ async def test_redirects_any_method(serve: Any, method: str) -> None:
     "head", ["GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", "GET / HTTP/1.0\r\n"]
 )
 async def test_no_host(serve: Any, head: str) -> None:
-    async with serve(make_redirect_application(8443)) as client:
+    async with serve(make_redirect_application(8443, Health())) as client:
         answer = await client.raw(f"{head}\r\n".encode())
         assert (answer.status_line, answer.body.decode()) == ("HTTP/1.1 400 Bad Request", REFUSAL)
         assert "location" not in answer.fields
@@ -85,7 +86,7 @@ async def test_no_host(serve: Any, head: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "FOO", "HEAD"])
 async def test_health(serve: Any, method: str) -> None:
-    async with serve(make_redirect_application(8443)) as client:
+    async with serve(make_redirect_application(8443, Health())) as client:
         answer = await client.raw(f"{method} /_chp_healthz HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         assert (answer.status, answer.fields["content-type"]) == (200, "application/json")
         assert answer.fields["content-length"] == "15"
@@ -97,7 +98,7 @@ async def test_health(serve: Any, method: str) -> None:
 
 
 async def test_bodies_are_read_and_forgotten(serve: Any) -> None:
-    async with serve(make_redirect_application(443)) as client, client.connect() as connection:
+    async with serve(make_redirect_application(443, Health())) as client, client.connect() as connection:
         for _ in range(2):
             connection.writer.write(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
             assert (await connection.receive()).status == 301  # before the body
@@ -106,16 +107,25 @@ async def test_bodies_are_read_and_forgotten(serve: Any) -> None:
 
 async def test_bodies_that_do_not_come(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redirect_module, "BODY_TIMEOUT", 0.01)
-    async with serve(make_redirect_application(443)) as client, client.connect() as connection:
+    async with serve(make_redirect_application(443, Health())) as client, client.connect() as connection:
         connection.writer.write(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
         assert (await connection.receive()).status == 301
         assert await connection.closed()
 
 
 async def test_redirect_instead_of_continue(serve: Any) -> None:
-    async with serve(make_redirect_application(443)) as client, client.connect() as connection:
+    async with serve(make_redirect_application(443, Health())) as client, client.connect() as connection:
         connection.writer.write(
             b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
         )
         assert (await connection.receive()).status == 301
         assert await connection.closed()
+
+
+async def test_the_health_check_says_when_the_proxy_is_about_to_stop(serve):
+    health = Health()
+    async with serve(make_redirect_application(443, health)) as client:
+        assert (await client("GET", "/_chp_healthz")).status == 200
+        health.stopping = True
+        response = await client("GET", "/_chp_healthz")
+        assert (response.status, response.body) == (503, b'{"status":"stopping"}')

@@ -5,14 +5,14 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
 from chp.errors import InvalidTarget, StorageError
 from chp.metrics import Metrics
-from chp.routing import table as table_module
 from chp.routing.route import Route, format_time
-from chp.routing.storage import MemoryStore, RouteStore
+from chp.routing.storage import Changes, MemoryStore, RouteStore, link
 from chp.routing.table import RouteTable, clean_path, printable
 
 LOG = logging.getLogger("test.routes")
@@ -21,8 +21,9 @@ LOG = logging.getLogger("test.routes")
 class RecordingStore(RouteStore):
     """Notes its calls; raises or hangs when told to."""
 
-    def __init__(self, kept: Mapping[str, Mapping[str, object]] | None = None) -> None:
-        self.kept: dict[str, Mapping[str, object]] = dict(kept or {})
+    def __init__(self, kept: Mapping[str, Any] | None = None) -> None:
+        super().__init__({})
+        self.kept: dict[str, Any] = dict(kept or {})
         self.calls: list[tuple[str, ...]] = []
         self.error: Exception | None = None
         self.gate = asyncio.Event()
@@ -43,22 +44,23 @@ class RecordingStore(RouteStore):
         finally:
             self.running -= 1
 
-    async def load(self) -> Mapping[str, Mapping[str, object]]:
+    async def load(self) -> Mapping[str, object]:
         await self._call("load")
         return self.kept
 
-    async def add(self, path: str, data: dict[str, object]) -> None:
-        await self._call("add", path)
-        self.kept[path] = data
+    async def change(self, changes: Changes) -> None:
+        await self._call("change", *changes)
+        for path, data in changes.items():
+            if data is None:
+                self.kept.pop(path, None)
+            else:
+                self.kept[path] = data
 
-    async def update(self, path: str, data: dict[str, object]) -> None:
-        await self._call("update", path)
-        self.kept[path] = {**self.kept[path], **data}
+    async def save_activities(self, times: Mapping[str, str]) -> None:
+        await self._call("save", *times)
+        for path, moment in times.items():
+            self.kept[path] = {**self.kept[path], "last_activity": moment}
         self.updated.set()
-
-    async def remove(self, path: str) -> None:
-        await self._call("remove", path)
-        self.kept.pop(path, None)
 
     async def close(self) -> None:
         await self._call("close")
@@ -324,7 +326,7 @@ async def test_what_the_store_refuses_does_not_happen() -> None:
 
 
 async def test_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "STORE_TIMEOUT", 0.01)
+    monkeypatch.setattr(link, "STORE_TIMEOUT", 0.01)
     store = RecordingStore()
     table = make_table(store)
     store.gate.clear()
@@ -347,20 +349,21 @@ async def test_changes_are_written_one_at_a_time() -> None:
     await asyncio.wait_for(store.called.wait(), 10)
     store.gate.set()
     await asyncio.gather(*changes)
-    assert store.calls == [("add", "/a"), ("remove", "/a"), ("add", "/a")]
+    assert store.calls == [("change", "/a")] * 3
     assert store.kept["/a"]["target"] == table.routes()["/a"].target.url == "http://two"
 
 
 async def test_activities_are_written_by_and_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "ACTIVITY_INTERVAL", 0.001)
+    monkeypatch.setattr(link, "ACTIVITY_INTERVAL", 0.001)
     store = RecordingStore({path: {"target": "http://h"} for path in ("/a", "/b")})
     table = make_table(store)
     await table.load()
     table.routes()["/a"].touch()
     await asyncio.wait_for(store.updated.wait(), 10)
-    monkeypatch.setattr(table_module, "ACTIVITY_INTERVAL", 1000)
+    monkeypatch.setattr(link, "ACTIVITY_INTERVAL", 1000)
     assert store.kept["/a"]["last_activity"] == table.routes()["/a"].as_json()["last_activity"]
-    assert ("update", "/b") not in store.calls
+    assert ("save", "/a") in store.calls
+    assert all("/b" not in call for call in store.calls)
     await table.close()
 
 
@@ -370,7 +373,7 @@ async def test_closing_writes_the_last_activities() -> None:
     await table.load()
     table.routes()["/b"].last_activity = 0
     await table.close()
-    assert store.calls == [("load",), ("update", "/b"), ("close",)]
+    assert store.calls == [("load",), ("save", "/b"), ("close",)]
     assert store.kept["/b"]["last_activity"] == "1970-01-01T00:00:00.000Z"
 
 
@@ -382,18 +385,11 @@ async def test_closing_with_a_broken_store(caplog: pytest.LogCaptureFixture) -> 
         route.last_activity = 0
     store.error = OSError("gone")
     await table.close()
-    assert store.calls == [("load",), ("update", "/a"), ("close",)]
+    assert store.calls == [("load",), ("save", "/a", "/b"), ("close",)]
     assert caplog.messages == [
         "Last activities are not saved: The route store failed: gone",
         "The route store failed: gone",
     ]
-
-
-async def test_memory_stores_get_no_activities() -> None:
-    table = make_table()
-    await table.load()
-    assert table._activity_task is None
-    await table.close()
 
 
 def test_route_has_no_dict() -> None:

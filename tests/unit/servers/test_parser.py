@@ -19,7 +19,7 @@ def read(parser: RequestParser, data: bytes) -> RequestHead:
 
 
 def parser(limit: int = 1000) -> RequestParser:
-    return RequestParser(limit, 100)
+    return RequestParser(limit, limit, 100)
 
 
 def test_repeated_requests_and_others_take_turns() -> None:
@@ -37,13 +37,36 @@ def test_repeated_requests_and_others_take_turns() -> None:
         one.next_request()
 
 
-def test_a_repeated_request_has_the_same_limits() -> None:
-    one = parser(limit=40)
+@pytest.mark.parametrize(
+    ("head", "line", "status"), [(40, 100, 431), (1000, 40, 414), (40, 40, 414), (1000, 1000, 0)]
+)
+def test_a_repeated_request_has_the_same_limits(head: int, line: int, status: int) -> None:
+    one = RequestParser(head, line, 100)
     read(one, GET)
     one.next_request()
+    longer = GET.replace(b"/x", b"/" + b"x" * 40)
+    if not status:
+        assert read(one, longer).target == b"/" + b"x" * 40
+        return
     with pytest.raises(BadRequest) as error:
-        read(one, GET.replace(b"/x", b"/" + b"x" * 40))
-    assert error.value.status == 431
+        read(one, longer)
+    assert error.value.status == status
+    assert error.value.limit == ("max_head_size" if status == 431 else "max_request_line")
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_the_first_line_may_be_as_long_as_the_limit(step: int) -> None:
+    line = b"GET /%b HTTP/1.1" % (b"x" * 100)
+    raw = line + b"\r\nHost: h\r\nX-Long: %b\r\n\r\n" % (b"y" * 500)
+    pieces = [raw[at : at + step] for at in range(0, len(raw), step)]
+    one = RequestParser(1000, len(line), 100)
+    assert [one.read_head(piece) is not None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    one = RequestParser(1000, len(line) - 1, 100)
+    unread = iter(pieces)
+    with pytest.raises(BadRequest) as error:
+        any(one.read_head(piece) for piece in unread)
+    assert error.value.status == 414
+    assert step == 1000 or len(b"".join(unread)) > 500  # the end of the head is not waited for
 
 
 @pytest.mark.parametrize("target", [b"/x y", b"/x\0", b"/\xe9", b"x"])

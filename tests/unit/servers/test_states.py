@@ -90,7 +90,8 @@ class Client:
         self.transport = Transport()
         server: Any = SimpleNamespace(draining=False, opened=lambda it: None, forget=lambda it: None)
         handler: Any = self.handler
-        self.connection = ClientConnection(server, handler, self.runtime, ProxySettings())
+        self.connection = ClientConnection(server, handler, self.runtime, ProxySettings(), b"")
+        self.runtime.clients.opened(b"")
         self.connection.connection_made(self.transport)
 
     def receive(self, data: bytes) -> None:

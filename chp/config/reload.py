@@ -1,0 +1,58 @@
+"""A new configuration for a proxy that runs.
+
+Traits that are tagged ``live=True`` can change then. Everything else is part of what was built at
+the start: addresses, routes, event loop.
+"""
+
+from __future__ import annotations
+
+from traitlets import TraitError
+from traitlets.config import Config, Configurable
+from traitlets.config.loader import LazyConfigValue
+
+from chp.config.options import Options
+from chp.errors import ConfigError
+
+
+def read(config: Config, configurable: type[Configurable]) -> Options:
+    """Return the options that a configuration asks for. Raises :class:`ConfigError`.
+
+    No instance of the application itself: a second one would take the log over.
+    """
+    options = Options()
+    for name in configurable.section_names():
+        for trait, value in config.get(name, {}).items():
+            if not options.has_trait(trait):
+                continue  # one of traitlets' own
+            if isinstance(value, LazyConfigValue):  # c.ConfigurableProxy.custom_header.append(...)
+                value = value.get_value(getattr(options, trait))  # noqa: PLW2901
+            try:
+                setattr(options, trait, value)
+            except TraitError as error:
+                raise ConfigError(str(error)) from None
+    return options
+
+
+def merge(running: Options, wanted: Options) -> tuple[Options, list[str], list[str]]:
+    """Return the options to go on with, the names of those that change, and of those that can't."""
+    names = Options.class_trait_names(config=True)
+    live = Options.class_trait_names(config=True, live=True)
+    differing = [name for name in names if getattr(running, name) != getattr(wanted, name)]
+    switched = _switched_tls(running, wanted)
+    fixed = sorted(name for name in differing if name not in live or name.startswith(switched))
+    changed = sorted(set(differing) - set(fixed))
+    values = {name: getattr(wanted if name in changed else running, name) for name in names}
+    return Options(**values), changed, fixed
+
+
+def _switched_tls(running: Options, wanted: Options) -> tuple[str, ...]:
+    """Return the first part of the names of options that would begin or end TLS on a server that listens."""
+    return tuple(
+        prefix
+        for prefix in ("ssl_", "api_ssl_")
+        if _has_certificate(running, prefix) is not _has_certificate(wanted, prefix)
+    )
+
+
+def _has_certificate(options: Options, prefix: str) -> bool:
+    return bool(getattr(options, f"{prefix}key") or getattr(options, f"{prefix}cert"))

@@ -1,0 +1,54 @@
+"""A request that may only seem to have no route: it waits until the table has caught up with its store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from chp.http1.request_target import RequestTarget
+from chp.upstream.base import Stream
+
+if TYPE_CHECKING:
+    from chp.handlers.proxy import Exchange
+
+
+class WaitingRequest(Stream):
+    """Stands where the upstream's stream will be, and keeps what the client sends meanwhile.
+
+    That is what was read already: the client's connection is paused.
+    """
+
+    __slots__ = ("_behind", "_complete", "_content", "_exchange", "_host", "_requested")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        behind: asyncio.Future[None],
+        requested: RequestTarget,
+        host: str,
+        content: bytes,
+        complete: bool,
+    ) -> None:
+        self._exchange = exchange
+        self._behind = behind
+        self._requested = requested
+        self._host = host
+        self._content = content
+        self._complete = complete
+        behind.add_done_callback(self._go_on)
+
+    def send(self, content: bytes | memoryview, complete: bool) -> None:
+        self._content += content
+        self._complete = complete
+
+    def pause_response(self) -> None:
+        pass  # there is none yet
+
+    def resume_response(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self._behind.remove_done_callback(self._go_on)
+
+    def _go_on(self, behind: asyncio.Future[None]) -> None:
+        self._exchange.find_route(self._requested, self._host, self._content, self._complete)

@@ -1,0 +1,256 @@
+"""Routes in SQLite, for the proxies of one machine, or in PostgreSQL, for any number of them.
+
+Every writer changes the one row of ``chp_state`` first, and so holds a lock on it until it has
+committed: changes are numbered without gaps, and become visible in the order of their numbers.
+(A sequence would not do that: its numbers are given away before the commit.) ``chp_changes`` keeps
+the last of them, for proxies that were cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
+from time import time
+from typing import Any, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chp.errors import StorageError
+from chp.routing.storage import sql_tables as tables
+from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snapshot
+
+KEPT_CHANGES = 1000
+CHANNEL = "chp_changes"  # of PostgreSQL's NOTIFY
+GRACE = 0.2  # seconds that a cancelled call gets
+HEARTBEAT = 1.0  # seconds without news; then the database is asked
+LOOK_INTERVAL = 0.005  # seconds between looks at SQLite's file, which has no notifications
+
+Rows = Sequence[Any]
+Read = Callable[[int], Awaitable[Rows]]
+Wait = Callable[[], Awaitable[None]]
+T = TypeVar("T")
+
+
+class SQLStore(SharedStore):
+    """One table of routes in one database, or in one schema of it."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Raises :class:`StorageError` for a URL that can't be used."""
+        super().__init__(config)
+        self._engine = tables.make_engine(config["url"])
+        # Single statements need no transaction around them.
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._notifies = self._engine.dialect.name == "postgresql"
+        self._revision = 0
+
+    async def load(self) -> Snapshot:
+        return await self._whole(self._load())
+
+    async def change(self, changes: Changes) -> Change:
+        return await self._whole(self._change(changes))
+
+    async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
+        number = int(position.partition("-")[0] or 0)
+        watching = _notified if self._notifies else _polled
+        with _errors():
+            async with watching(self._reader) as (read, wait):
+                while True:
+                    rows = await read(number)
+                    if not rows:
+                        raise Missed  # somebody has emptied the tables
+                    if rows[0].number is None:  # no change after ours
+                        if rows[0].current != position:
+                            raise Missed
+                        yield None
+                        await wait()
+                        continue
+                    for row in rows:
+                        yield _read_change(row)
+                        number, position = row.number, row.position
+                    if len(rows) < tables.READ_AT_ONCE:
+                        yield None
+
+    async def exchange_activities(self, times: Mapping[str, str]) -> Mapping[str, str]:
+        return await self._whole(self._exchange(times))
+
+    async def close(self) -> None:
+        with _errors():
+            await self._engine.dispose()
+
+    # -- in the database ---------------------------------------------------
+
+    async def _load(self) -> Snapshot:
+        with _errors():
+            async with self._engine.begin() as connection:
+                await connection.run_sync(tables.create_tables)
+            async with self._reader.connect() as connection:
+                rows = (await connection.execute(tables.LOAD)).all()
+        if not rows or rows[0].format != tables.FORMAT:
+            raise StorageError("the tables have another format: use another database, or a newer chp")
+        self._revision = rows[0].revision
+        return Snapshot(
+            rows[0].position,
+            {row.path: row.data for row in rows if row.path is not None},
+            {row.path: row.last_activity for row in rows if row.last_activity},
+        )
+
+    async def _change(self, changes: Changes) -> Change:
+        added = [
+            {"path": path, "data": json.dumps(data), "last_activity": "", "revision": 0}
+            for path, data in changes.items()
+            if data is not None
+        ]
+        with _errors():
+            async with self._engine.begin() as connection:
+                token = {"token": f"-{secrets.token_hex(4)}"}
+                change = (await connection.execute(tables.NEXT_CHANGE, token)).one()
+                await connection.execute(tables.REMOVE_ROUTE, [{"gone": path} for path in changes])
+                if added:
+                    await connection.execute(tables.ADD_ROUTE, added)
+                row = {**change._mapping, "changes": json.dumps(changes)}
+                await connection.execute(tables.ADD_CHANGE, row)
+                if change.number % 100 == 0:
+                    last = {"last": change.number - KEPT_CHANGES}
+                    await connection.execute(tables.FORGET_CHANGES, last)
+                if self._notifies:
+                    await connection.execute(text(f"NOTIFY {CHANNEL}"))
+        return Change(change.previous, change.position)
+
+    async def _exchange(self, times: Mapping[str, str]) -> Mapping[str, str]:
+        with _errors():
+            if times:
+                async with self._engine.begin() as connection:
+                    batch = (await connection.execute(tables.NEXT_REVISION)).scalar_one()
+                    await connection.execute(
+                        tables.SAVE_ACTIVITY,
+                        [{"of": path, "moment": moment, "batch": batch} for path, moment in times.items()],
+                    )
+            async with self._reader.connect() as connection:
+                rows = (await connection.execute(tables.ACTIVITIES, {"known": self._revision})).all()
+        self._revision = max([self._revision, *(row.revision for row in rows)])
+        return {row.path: row.last_activity for row in rows}
+
+    async def _whole(self, call: Coroutine[Any, Any, T]) -> T:
+        # SQLite's thread can't be stopped; a server may never answer.
+        return await _finish(call, GRACE if self._notifies else None)
+
+
+async def _finish(call: Coroutine[Any, Any, T], grace: float | None) -> T:
+    """Await a call; when cancelled, let it come to its end first, for at most ``grace`` seconds.
+
+    The drivers lose their connections, and some words in the log, when they are cut off.
+    """
+    task = asyncio.create_task(call)
+    try:
+        await asyncio.wait((task,))
+    except asyncio.CancelledError:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait((task,), timeout=grace)
+        while not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((task,))
+        _ = task.cancelled() or task.exception()
+        raise
+    return task.result()
+
+
+@asynccontextmanager
+async def _notified(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
+    """Read news on a connection that listens; wait for a notification, or a second."""
+    news = asyncio.Event()
+
+    def wake(*_: object) -> None:
+        news.set()
+
+    async def read_news(number: int) -> Rows:
+        return (await connection.execute(tables.NEWS, {"known": number})).all()
+
+    async def wait() -> None:
+        timer = asyncio.get_running_loop().call_later(HEARTBEAT, news.set)
+        try:
+            await news.wait()
+        finally:
+            timer.cancel()
+        news.clear()
+
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.add_termination_listener(wake)
+        await driver.add_listener(CHANNEL, wake)
+        try:
+            yield lambda number: _finish(read_news(number), GRACE), wait
+        finally:
+            # Nobody else shall have a connection that listens.
+            with suppress(Exception):
+                await connection.invalidate()
+
+
+@asynccontextmanager
+async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
+    """Read news; wait until the log beside SQLite's file changes, or a second."""
+    log = f"{engine.url.database}-wal"
+    seen = (0.0, 0)
+
+    async def read_news(number: int) -> Rows:
+        async with engine.connect() as connection:
+            return (await connection.execute(tables.NEWS, {"known": number})).all()
+
+    async def wait() -> None:
+        nonlocal seen
+        began = time()
+        while (now := time()) < began + HEARTBEAT:
+            await asyncio.sleep(LOOK_INTERVAL)
+            look = _look(log)
+            # What is written can be read later only, after it was flushed to the disk. And a second
+            # write may have the time of the first: clocks of files tick slowly.
+            if look != seen or now - began > (now - look[0]) / 2:
+                seen = look
+                return
+
+    yield lambda number: _finish(read_news(number), None), wait
+
+
+def _look(path: str) -> tuple[float, int]:
+    """Return when a file was written to (seconds), and its size; zeros if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0.0, 0
+    return status.st_mtime, status.st_size
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn exceptions of SQLAlchemy and its drivers, which have no base class in common, into ours."""
+    try:
+        yield
+    except (Missed, StorageError):
+        raise
+    except Exception as error:
+        raise StorageError(tables.reason(error)) from error
+
+
+def _read_change(row: Any) -> Change:
+    """Raises :class:`Missed` for a row that does not say what was changed."""
+    try:
+        routes = json.loads(row.changes)
+    except ValueError as error:
+        raise Missed from error
+    if not isinstance(routes, dict):
+        raise Missed
+    return Change(row.previous, row.position, routes)
