@@ -49,7 +49,7 @@ async def test_a_silent_target_costs_few_connections(log_lines: Any) -> None:
             assert silent_errors(chp) >= count - begun
             await quiet(chp)
             assert attempts_at(silent.port) == 0
-            log_lines.take("503 GET / .*(timed out|does not answer, and is being tried already)")
+    log_lines.take("503 GET / .*(timed out|does not answer, and is being tried already)")
 
 
 @pytest.mark.parametrize("waiting", [0, 20], ids=["at rest", "while others wait"])
@@ -66,7 +66,7 @@ async def test_a_target_that_is_back_is_never_shown_as_down(waiting: int, log_li
                 assert [message.status for message in answers] == [200] * 20
                 await asyncio.gather(*others)
                 assert silent_errors(chp) == 0
-            log_lines.take("503 GET / ")
+    log_lines.take("503 GET / ")
 
 
 @pytest.mark.expect_log("503 GET / connection refused")
@@ -114,7 +114,7 @@ async def test_connections_that_are_open_are_used_at_a_silent_target(log_lines: 
             await begun
             filler[1].close()
             await server.close()
-            log_lines.take("503 GET / connecting to")
+    log_lines.take("503 GET / connecting to")
 
 
 async def test_a_client_that_leaves_while_it_waits_for_its_turn(log_lines: Any) -> None:
@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_while_it_waits_for_its_turn(log_lines: Any) 
                 peer.abort()
             await quiet(chp)
             await until(lambda: attempts_at(silent.port) == 0)
-            log_lines.take("503 ")
+    log_lines.take("503 ")
 
 
 async def test_a_proxy_that_stops_does_not_wait_for_a_silent_target(log_lines: Any) -> None:
@@ -142,4 +142,4 @@ async def test_a_proxy_that_stops_does_not_wait_for_a_silent_target(log_lines: A
             begin = monotonic()
             await chp.app.stop()
             assert monotonic() - begin < 0.2
-            log_lines.take("503 ")
+    log_lines.take("503 ")
