@@ -11,6 +11,6 @@ _COMMON = {
     "print_blob": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("same", derandomize=True, database=None, max_examples=300, **_COMMON)
+settings.register_profile("same", derandomize=True, database=None, max_examples=800, **_COMMON)
 settings.register_profile("random", max_examples=5000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -141,9 +141,10 @@ class Conversation(RuleBasedStateMachine):
         content=st.binary(max_size=30) | st.integers(0, 200_000).map(lambda size: b"x" * size),
         chunked=st.booleans(),
         framing=st.sampled_from(["length", "length", "chunked", "until close"]),
-        cut=st.none() | st.integers(0, 80),
+        cut=st.none() | st.just(0) | st.integers(0, 80),
         closes=st.booleans(),
         pieces=st.lists(st.integers(0, 10**6), max_size=3),
+        turns=st.integers(0, 3),
     )
     def a_request(
         self,
@@ -155,6 +156,7 @@ class Conversation(RuleBasedStateMachine):
         cut: int | None,
         closes: bool,
         pieces: list[int],
+        turns: int,
     ) -> None:
         client = data.draw(st.sampled_from(self.clients))
         if len(client.waiting) >= MAX_AHEAD:
@@ -169,8 +171,10 @@ class Conversation(RuleBasedStateMachine):
 
         async def send() -> None:
             for start, end in pairwise(places):
+                if client.peer.writer.transport.is_closing():
+                    return  # the proxy has ended it
                 client.peer.writer.write(plan.sent[start:end])
-                for _ in range(3):
+                for _ in range(turns):
                     await asyncio.sleep(0)
 
         self.run(send())
@@ -224,7 +228,7 @@ class Conversation(RuleBasedStateMachine):
         async def leave() -> None:
             if how == "abort":
                 client.peer.abort()
-            elif how == "eof":
+            elif how == "eof" and not client.peer.writer.transport.is_closing():
                 client.peer.send_eof()
             await client.peer.close()
 
@@ -271,7 +275,7 @@ class CurlConversation(Conversation):
 
 @pytest.mark.parametrize("kind", [Conversation, CurlConversation])
 def test_conversations(kind: type[Conversation], log_lines: Any) -> None:
-    examples = settings().max_examples // 6
+    examples = settings().max_examples // 16
     run_state_machine_as_test(
         kind,
         settings=settings(

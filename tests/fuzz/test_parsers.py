@@ -7,7 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support import fuzzed
 
-CUTS = st.lists(st.integers(0, 5000), max_size=6)
+# Anywhere, or everywhere.
+CUTS = st.lists(st.integers(0, 5000), max_size=6) | st.integers(1, 9).map(
+    lambda size: list(range(0, 5000, size))
+)
 # What a mutation inserts: the bytes on which parsers differ.
 SALT = st.sampled_from(
     [
@@ -48,7 +51,7 @@ def with_content(
 def mutated(draw: st.DrawFn, sound: st.SearchStrategy[bytes]) -> bytes:
     """A few bytes of something sound are replaced, removed, or added to."""
     data = bytearray(draw(sound))
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.just(0) | st.integers(0, 3))):
         place = draw(st.integers(0, len(data)))
         removed = draw(st.integers(0, 3))
         data[place : place + removed] = draw(SALT | st.binary(max_size=2))

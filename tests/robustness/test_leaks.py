@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 
 import pytest
+from support.commands import free_port
 from support.inspected import MIB, InspectedProxy, crowd
 from support.streams import end_of, hang
 from support.wire import OK, PATIENCE, Peer, backend
@@ -18,13 +18,6 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade:
 UPLOAD = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n"
 DOWNLOAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n"
 BLOCK = b"x" * 2**16
-
-
-def free_port() -> int:
-    """Return a port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as it:
-        port: int = it.getsockname()[1]
-        return port
 
 
 async def ends(peer: Peer) -> None:

@@ -91,10 +91,11 @@ class Proxy(Server):
         chp = Path(sys.executable).with_name("chp")
         addresses = ("--ip", "127.0.0.1", "--port", "0", "--api-ip", "127.0.0.1", "--api-port", "0")
         command = (str(chp), *addresses, *options)
-        super().__init__(directory / "chp.log", *command, CONFIGPROXY_AUTH_TOKEN=TOKEN, **environment)
+        environment = {"CONFIGPROXY_AUTH_TOKEN": TOKEN, **environment}
+        super().__init__(directory / "chp.log", *command, **environment)
         try:
             self.url = self.wait_for(r"Proxying (http://127\.0\.0\.1:\d+) to ")[1]
-            self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)$")[1]
+            self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)\b")[1]
         except AssertionError:
             self.kill()
             raise

@@ -59,7 +59,7 @@ class ReadRequest:
 
 def read_requests(pieces: list[bytes]) -> tuple[list[ReadRequest], bool]:
     """Read requests as a client's connection does; also tell whether there was a bad one."""
-    parser = RequestParser(LIMIT, 50)
+    parser = RequestParser(LIMIT, LIMIT, 50)
     requests: list[ReadRequest] = []
     current: ReadRequest | None = None
     try:

@@ -357,4 +357,4 @@ async def test_a_refusal_meets_a_client_that_has_just_reset_its_connection(
             await server.wait_until_ended()
             await quiet(chp)
             assert chp.app.metrics.upstream_connections == 0
-            assert log_lines.take("503 GET / the connection")
+    assert log_lines.take("503 GET / the connection")

@@ -27,7 +27,7 @@ def silent_errors(chp: Proxy) -> int:
     return chp.app.metrics.upstream_errors["silent"]
 
 
-async def test_a_silent_target_costs_few_connections_and_little_time(log_lines: Any) -> None:
+async def test_a_silent_target_costs_few_connections(log_lines: Any) -> None:
     timeout, count = 1.0, 50
     with silent_port() as silent:
         async with proxy(silent.url, connect_timeout=int(timeout * 1000)) as chp:
@@ -41,17 +41,15 @@ async def test_a_silent_target_costs_few_connections_and_little_time(log_lines: 
                     await asyncio.sleep(0.05)
 
             async with background(watch()):
-                answers = await asyncio.gather(*(seconds(chp) for _ in range(count)))
-            assert {status for status, _ in answers} == {503}
+                answers = await asyncio.gather(*(chp.get() for _ in range(count)))
+            assert {message.status for message in answers} == {503}
             # Some of them were attempts: one at once, and one whenever one more was due.
             begun = 1 + round(attempts._PATIENCE / attempts._INTERVAL)
             assert 1 <= most <= begun
             assert silent_errors(chp) >= count - begun
-            durations = sorted(duration for _, duration in answers)
-            assert durations[count - begun - 1] < attempts._PATIENCE + 0.5
             await quiet(chp)
             assert attempts_at(silent.port) == 0
-            log_lines.take("503 GET / .*(timed out|does not answer, and is being tried already)")
+    log_lines.take("503 GET / .*(timed out|does not answer, and is being tried already)")
 
 
 @pytest.mark.parametrize("waiting", [0, 20], ids=["at rest", "while others wait"])
@@ -68,7 +66,7 @@ async def test_a_target_that_is_back_is_never_shown_as_down(waiting: int, log_li
                 assert [message.status for message in answers] == [200] * 20
                 await asyncio.gather(*others)
                 assert silent_errors(chp) == 0
-            log_lines.take("503 GET / ")
+    log_lines.take("503 GET / ")
 
 
 @pytest.mark.expect_log("503 GET / connection refused")
@@ -116,7 +114,7 @@ async def test_connections_that_are_open_are_used_at_a_silent_target(log_lines: 
             await begun
             filler[1].close()
             await server.close()
-            log_lines.take("503 GET / connecting to")
+    log_lines.take("503 GET / connecting to")
 
 
 async def test_a_client_that_leaves_while_it_waits_for_its_turn(log_lines: Any) -> None:
@@ -131,7 +129,7 @@ async def test_a_client_that_leaves_while_it_waits_for_its_turn(log_lines: Any) 
                 peer.abort()
             await quiet(chp)
             await until(lambda: attempts_at(silent.port) == 0)
-            log_lines.take("503 ")
+    log_lines.take("503 ")
 
 
 async def test_a_proxy_that_stops_does_not_wait_for_a_silent_target(log_lines: Any) -> None:
@@ -144,4 +142,4 @@ async def test_a_proxy_that_stops_does_not_wait_for_a_silent_target(log_lines: A
             begin = monotonic()
             await chp.app.stop()
             assert monotonic() - begin < 0.2
-            log_lines.take("503 ")
+    log_lines.take("503 ")
