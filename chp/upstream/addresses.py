@@ -150,6 +150,12 @@ async def connect_first(loop: asyncio.AbstractEventLoop, addresses: Addresses, p
         others = [attempt for attempt in attempts if attempt is not winner]
         for attempt in others:
             attempt.cancel()
-        for outcome in await asyncio.gather(*others, return_exceptions=True):
+        try:
+            outcomes = await asyncio.gather(*others, return_exceptions=True)
+        except asyncio.CancelledError:
+            if winner is not None:
+                winner.result().close()  # nobody wants it any more
+            raise
+        for outcome in outcomes:
             if isinstance(outcome, socket.socket):
                 outcome.close()
