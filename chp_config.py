@@ -20,6 +20,14 @@ c = get_config()  # noqa: F821
 # replaced if nobody listens on it. It is removed at exit.
 # c.ConfigurableProxy.socket = ''
 
+# Expect the PROXY protocol (version 1 or 2) of a load balancer on the proxy's port or socket.
+#
+# Each connection then has to begin with such a header, before TLS; others are closed. The
+# client's address is what the header says, unless ``--trusted-proxies`` are set and the peer
+# is none of them. Without that list, whoever reaches the port can claim any address. The API,
+# the metrics and ``--redirect-port`` go without.
+# c.ConfigurableProxy.proxy_protocol = False
+
 # IP address or host name for REST API requests; empty: all interfaces.
 #
 # Who reaches the API and has the token decides where every user's requests go: keep
@@ -142,6 +150,19 @@ c = get_config()  # noqa: F821
 # client used.
 # c.ConfigurableProxy.x_forward = True
 
+# Believe what these proxies in front say of the client, and nobody else; may be given more than once.
+#
+# ``--trusted-proxies 10.0.0.0/8 --trusted-proxies 192.0.2.7``: IP addresses and networks, also
+# with commas between them; ``unix:`` stands for whoever connects to the unix socket, and
+# ``none`` for nobody (there is no proxy in front). From everybody else, ``X-Forwarded-*``,
+# ``Forwarded``, ``X-Real-IP`` and ``X-Scheme`` are dropped, so that no client can pretend to be
+# another. The client's address in the access log is then the
+# last one in ``X-Forwarded-For`` that is not one of these proxies.
+#
+# Without this option everything that clients send is passed on, with the proxy's own values
+# behind it, as in configurable-http-proxy.
+# c.ConfigurableProxy.trusted_proxies = []
+
 # Prepend the path of the target's URL to the path of proxied requests.
 # c.ConfigurableProxy.prepend_path = True
 
@@ -165,6 +186,33 @@ c = get_config()  # noqa: F821
 # ``c.ConfigurableProxy.custom_header = ["X-Served-By: hub"]``. It replaces the same
 # header of the client; of several with the same name the last one is sent.
 # c.ConfigurableProxy.custom_header = []
+
+# Leave this header out of proxied requests; may be given more than once.
+#
+# It is left out also where the proxy would add it itself, as with ``X-Forwarded-Host``.
+# What ``--custom-header`` says is sent.
+# c.ConfigurableProxy.remove_request_header = []
+
+# Add a header to responses; may be given more than once.
+#
+# ``--custom-response-header 'Strict-Transport-Security: max-age=31536000'``. It replaces
+# the same header of the target; of several with the same name the last one is sent. Error
+# pages, and all else that the proxy answers itself, have it too; redirects of
+# ``--redirect-port`` do not.
+# c.ConfigurableProxy.custom_response_header = []
+
+# Leave this header out of responses, for example ``Server``; may be given more than once.
+#
+# What ``--custom-response-header`` says is sent.
+# c.ConfigurableProxy.remove_response_header = []
+
+# Give every request an id in this header, for example ``X-Request-ID``; by default there is none.
+#
+# The target gets it, and the client with the response; it is in the access log, and in the
+# log where a request fails. One that came with the request is kept if one of
+# ``--trusted-proxies`` sent it and it has at most 128 letters, digits and ``._~:;=+/@-``;
+# otherwise the id is new and random.
+# c.ConfigurableProxy.request_id_header = ''
 
 # A function that may change each outgoing request before it is sent.
 #
@@ -376,3 +424,16 @@ c = get_config()  # noqa: F821
 #
 # uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs it.
 # c.ConfigurableProxy.event_loop = 'auto'
+
+# Write a line for each request to this file, or to standard output (``-``); by default there is none.
+#
+# It is written when the request is over, WebSockets included: client, method, path, status,
+# bytes, route, target, duration, why it ended. Queries, and all headers but ``User-Agent``,
+# are left out. A thread of its own writes, several lines at once; if the disk is that slow that
+# 4 MiB wait, lines are dropped, and the log says how many.
+# c.ConfigurableProxy.access_log = ''
+
+# How the access log looks: text, which is the Combined Log Format and more, or json.
+#
+# json is an object for each line.
+# c.ConfigurableProxy.access_log_format = 'text'

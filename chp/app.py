@@ -31,11 +31,14 @@ from chp.config.options import GROUPS, Options
 from chp.config.reload import read as read_options
 from chp.drain import stop_servers
 from chp.errors import ChpError, ConfigError
+from chp.handlers.access import AccessLog
+from chp.handlers.access_lines import FORMATS
 from chp.handlers.api import make_api_application
 from chp.handlers.health import Health
 from chp.handlers.metrics import make_metrics_application
 from chp.handlers.proxy import ProxyHandler
 from chp.handlers.redirect import make_redirect_application
+from chp.logfile import LogFile
 from chp.metrics import Metrics
 from chp.notify import notify
 from chp.reload import LiveParts, Reloader, make_error_pages
@@ -74,6 +77,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self._listeners: dict[str, Listener] = {}  # by the name of the endpoint
         self._servers: list[HTTPServer] = []
         self._closing = contextlib.AsyncExitStack()
+        self._access_log: AccessLog | None = None
         self._line: cli.CommandLine | None = None
         self._reloader: Reloader | None = None
 
@@ -213,6 +217,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self.metrics = metrics = Metrics()
         runtime = Runtime(asyncio.get_running_loop(), metrics, self.log)
         stack.callback(runtime.close)
+        self._access_log = self._open_access_log(runtime.loop, stack)
         upstream = make_upstream(runtime, settings)
         stack.push_async_callback(upstream.close)
         self.table = table = RouteTable(
@@ -230,7 +235,9 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
 
         health = Health()
         error_pages = make_error_pages(self, runtime, upstream)
-        handler = ProxyHandler(runtime, settings, table, upstream, error_pages, health, self.proxy_request)
+        handler = ProxyHandler(
+            runtime, settings, table, upstream, error_pages, health, self.proxy_request, self._access_log
+        )
         proxy_server = ProxyServer(handler, runtime, settings, proxy_tls)
         api = make_api_application(
             table, metrics, self.log, auth_token=self.auth_token, max_body_size=self.api_max_body_size
@@ -265,6 +272,18 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self.log.info("Added HTTP to HTTPS redirection from %s to %s", from_port, to_port)
         self._reloader = reloader
 
+    def _open_access_log(
+        self, loop: asyncio.AbstractEventLoop, stack: contextlib.AsyncExitStack
+    ) -> AccessLog | None:
+        if not self.access_log:
+            return None
+        try:
+            lines = LogFile(self.access_log, loop, self.log)
+        except ConfigError as error:
+            raise ConfigError(f"--access-log: {error}") from None
+        stack.push_async_callback(lines.close)
+        return AccessLog(lines, FORMATS[self.access_log_format])
+
     def _serve_proxy(self, server: ProxyServer, tls: ssl.SSLContext | None) -> None:
         url = self._serve("", server, tls)
         self.log.info("Proxying %s to %s", url, self.default_target or "(no default)")
@@ -291,20 +310,26 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
     def _serve(self, name: str, server: HTTPServer, tls: ssl.SSLContext | None = None) -> str:
         """Begin to accept on this endpoint; returns its URL for the log."""
         listener = self._listeners[name]
+        listener.open()
         server.add_sockets(listener.sockets)
         self._servers.append(server)
         return listener.url("https" if tls else "http")
+
+    def reopen_access_log(self) -> None:
+        """Write on in a new file of the same name: the old one was moved away. No error if there is none."""
+        if self._access_log is not None:
+            self._access_log.reopen()
 
     def reload(self) -> None:
         """Read the configuration file and all certificates again, and go on with what is new.
 
         Without :meth:`initialize`, what counts are the options of this object as they are now. What
         can't be used is an error in the log, and everything stays as it was. Nothing is done where no
-        servers run.
+        servers run. The access log is opened again in any case.
         """
-
         if self._reloader is None:
             return
+        self.reopen_access_log()
 
         def read() -> Options:
             return self if self._line is None else read_options(self._read_config(self._line), type(self))
@@ -326,7 +351,13 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         if self.drain_delay and self._servers:  # not where the start has failed
             self.log.info("The health check says 503; stopping in %g s", self.drain_delay / 1000)
             await asyncio.sleep(self.drain_delay / 1000)
-        await stop_servers(self._servers, metrics, self.log, timeout=self.drain_timeout / 1000)
+        await stop_servers(
+            self._servers,
+            metrics,
+            self.log,
+            timeout=self.drain_timeout / 1000,
+            changing=lambda: self.table.link.changing,
+        )
 
     # -- Process -----------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tornado.httpserver import HTTPServer
 
@@ -20,11 +20,17 @@ _CLOSE_TIMEOUT = 2.0
 
 
 async def stop_servers(
-    servers: Sequence[HTTPServer], metrics: Metrics, log: logging.Logger, *, timeout: float
+    servers: Sequence[HTTPServer],
+    metrics: Metrics,
+    log: logging.Logger,
+    *,
+    timeout: float,
+    changing: Callable[[], bool],
 ) -> None:
     """Stop accepting, end what is idle and all tunnels, and wait for requests that are under way.
 
-    After ``timeout`` seconds, what is left is reset.
+    After ``timeout`` seconds, what is left is reset. ``changing`` tells whether the route store is
+    making a change: whoever asked the API for it gets his answer.
     """
     loop = asyncio.get_running_loop()
     begin = loop.time()
@@ -37,7 +43,7 @@ async def stop_servers(
     _close_idle(servers)
     if metrics.client_connections:
         log.info("Waiting up to %g s for requests on %d connections", timeout, metrics.client_connections)
-    while metrics.client_connections and loop.time() < begin + timeout:
+    while (metrics.client_connections or changing()) and loop.time() < begin + timeout:
         await asyncio.sleep(_INTERVAL)
         _close_idle(servers)  # a response that began before the stop may have promised to go on
     while metrics.tunnels and loop.time() < tunnels_end:

@@ -129,13 +129,14 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
 
     check_running_interval = Integer(
         5,
-        min=1,
+        min=0,
         config=True,
         help="""
         How often, in seconds, a proxy that somebody else starts is asked whether it was started again.
 
-        Then it gets its routes. It has no meaning for a proxy that the Hub starts: the end of
-        that one is noticed at once.
+        Then it gets its routes. With 0 it is not asked, and gets them when the Hub looks next, every
+        ``c.JupyterHub.last_activity_interval`` seconds. The option has no meaning for a proxy that
+        the Hub starts: the end of that one is noticed at once.
         """,
     )
 
@@ -291,7 +292,8 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
     async def check_routes(self, *args: Any, **kwargs: Any) -> None:
         """Repair the routes, as JupyterHub's; and watch a proxy that somebody else starts, from now on."""
         await super().check_routes(*args, **kwargs)
-        if not self.should_start and (self._keeper is None or self._keeper.done()):
+        watched = self._keeper is not None and not self._keeper.done()
+        if not self.should_start and self.check_running_interval and not watched:
             self._keeper = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Protocol
 
 from chp.metrics import Metrics
+from chp.repeats import RepeatedLines
 
 # One read of a socket brings this many bytes at the most. It stays in the core's cache, with the
 # copy that is sent on, and a WebSocket frame of 64 KiB fits: 1 MiB of upload costs 10 to 40 % less
@@ -113,13 +114,14 @@ class Clients:
 class Runtime:
     """Shared by everything that runs on one loop; nothing here outlives :meth:`close`."""
 
-    __slots__ = ("buffer", "clients", "log", "loop", "metrics", "ticker", "view")
+    __slots__ = ("buffer", "clients", "log", "loop", "metrics", "repeats", "ticker", "view")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics, log: logging.Logger) -> None:
         self.loop = loop
         self.metrics = metrics
         self.log = log
         self.ticker = Ticker(loop, log)
+        self.repeats = RepeatedLines(log, self.ticker)
         self.clients = Clients()
         # A protocol must have consumed or copied what it received when
         # buffer_updated() returns: the next read of any connection overwrites it.
@@ -127,4 +129,5 @@ class Runtime:
         self.view = memoryview(self.buffer)
 
     def close(self) -> None:
+        self.repeats.close()
         self.ticker.close()

@@ -11,10 +11,11 @@ from chp import descriptors
 from chp.config import tls
 from chp.config.listen import Endpoint
 from chp.config.options import Options
-from chp.config.options.forwarding import split_header
+from chp.config.options.forwarding import split_header, trusted_proxies
 from chp.config.options.limits import LimitOptions
 from chp.config.settings import ProxySettings
 from chp.errors import ConfigError
+from chp.http1.fields import Field
 
 
 def check_combinations(options: Options, given: Collection[str]) -> None:
@@ -93,8 +94,6 @@ def tls_files(options: Options) -> dict[str, list[str]]:
 
 def proxy_settings(options: Options) -> ProxySettings:
     """Return what the data plane reads: seconds, bytes. Raises :class:`ConfigError`."""
-    # Of several with one name the last one is sent.
-    fields = {name.lower(): (name, value) for name, value in map(split_header, options.custom_header)}
     client_tls = (
         tls.Files(
             "--client-ssl",
@@ -108,13 +107,19 @@ def proxy_settings(options: Options) -> ProxySettings:
     keep_alive = options.keep_alive_timeout or LimitOptions.keep_alive_timeout.default_value
     return ProxySettings(
         x_forward=options.x_forward,
+        trusted_proxies=trusted_proxies(options.trusted_proxies),
         prepend_path=options.prepend_path,
         include_prefix=options.include_prefix,
         change_origin=options.change_origin,
-        custom_fields=tuple((name.encode(), value.encode()) for name, value in fields.values()),
+        custom_fields=_fields(options.custom_header),
+        removed_from_requests=tuple(name.encode() for name in options.remove_request_header),
         host_routing=options.host_routing,
+        request_id_name=options.request_id_header.encode(),
+        response_fields=_fields(options.custom_response_header),
+        removed_from_responses=tuple(name.encode() for name in options.remove_response_header),
         auto_rewrite=options.auto_rewrite,
         protocol_rewrite=options.protocol_rewrite,
+        proxy_protocol=options.proxy_protocol,
         client_timeout=options.timeout / 1000 or None,
         upstream_timeout=options.proxy_timeout / 1000 or None,
         keep_alive_timeout=keep_alive / 1000,
@@ -148,6 +153,12 @@ def error_pages(options: Options) -> str:
 
 def has_error_pages(options: Options) -> bool:
     return os.path.isdir(error_pages(options))
+
+
+def _fields(lines: list[str]) -> tuple[Field, ...]:
+    """Return the fields that these lines set: of several with one name the last one."""
+    fields = {name.lower(): (name.encode(), value.encode()) for name, value in map(split_header, lines)}
+    return tuple(fields.values())
 
 
 def _tls_policy(options: Options) -> tls.Policy:

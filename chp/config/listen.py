@@ -12,6 +12,7 @@ import os
 import socket
 import stat
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from chp.errors import ConfigError
@@ -39,7 +40,10 @@ class Endpoint:
     reuse_port: bool = False  # other processes may listen there too
 
     def listen(self) -> Listener:
-        """Bind. Raises :class:`ConfigError` if that is not possible."""
+        """Bind, and let connections wait. Raises :class:`ConfigError` if that is not possible.
+
+        With ``reuse_port`` none waits before :meth:`Listener.open`: other processes may answer at once.
+        """
         try:
             if self.socket:
                 return _listen_unix(self.socket)
@@ -72,6 +76,14 @@ class Listener:
         if self._path:
             return f"{scheme}+unix://{quote(self._path, safe='')}"
         return f"{scheme}://{_host_port(self._ip or '*', self.sockets[0].getsockname()[1])}"
+
+    def open(self) -> None:
+        """Let connections wait, if they do not yet. Raises :class:`ConfigError`."""
+        try:
+            for sock in self.sockets:
+                sock.listen(BACKLOG)
+        except OSError as error:  # somebody without --reuse-port came in between
+            raise ConfigError(f"can't listen on {self.url('tcp')}: {_reason(error)}") from None
 
     def remove_file(self) -> None:
         """Remove the file of a unix socket, unless somebody has replaced it. No error if it is gone."""
@@ -109,7 +121,7 @@ def _bind_all(ip: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
         for family, address in sorted({(entry[0], entry[4]) for entry in found}):
             try:
                 wanted = (address[0], port or (sockets[0].getsockname()[1] if sockets else 0), *address[2:])
-                sock = socket.create_server(wanted, family=family, backlog=BACKLOG, reuse_port=reuse_port)
+                sock = _bind(family, wanted) if reuse_port else _listen(family, wanted)
             except OSError as error:
                 # localhost has two addresses, also where a kernel has no IPv6.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -125,6 +137,24 @@ def _bind_all(ip: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
+
+
+def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
+    return socket.create_server(address, family=family, backlog=BACKLOG)
+
+
+def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _listen_unix(path: str) -> Listener:

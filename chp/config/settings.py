@@ -5,6 +5,9 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from chp.http1.fields import Field
+from chp.http1.trust import TrustedProxies
+
 KIB = 1024
 
 
@@ -29,15 +32,25 @@ class ProxySettings:
 
     # The outgoing request.
     x_forward: bool = True
+    trusted_proxies: TrustedProxies | None = None  # None: what every client says of itself passes
     prepend_path: bool = True
     include_prefix: bool = True
     change_origin: bool = False
-    custom_fields: tuple[tuple[bytes, bytes], ...] = ()
+    custom_fields: tuple[Field, ...] = ()
+    removed_from_requests: tuple[bytes, ...] = ()  # names of fields
     host_routing: bool = False
+    request_id_name: bytes = b""  # of the field with the request's id; empty: there is none
+
+    # The response.
+    response_fields: tuple[Field, ...] = ()
+    removed_from_responses: tuple[bytes, ...] = ()
 
     # Location of redirects.
     auto_rewrite: bool = False
     protocol_rewrite: str = ""
+
+    # Every connection begins with a PROXY header.
+    proxy_protocol: bool = False
 
     # Timeouts; None: no limit.
     client_timeout: float | None = None

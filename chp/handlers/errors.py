@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -73,7 +74,8 @@ class ErrorPages:
         exchange.send_local(status, reason_phrase(status), b"text/plain")
 
     def fetch_failed(self, exchange: Exchange, status: int, error: UpstreamError) -> None:
-        self._runtime.log.error("Failed to get custom error page: %s", error)
+        line = f"Failed to get custom error page: {error}"
+        self._runtime.repeats.write(logging.ERROR, ("error page", error.reason), line)
         self.send_default(exchange, status)
 
 

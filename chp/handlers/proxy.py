@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from chp.config.settings import ProxySettings
-from chp.errors import UpstreamError
+from chp.errors import BadRequest, UpstreamError
 from chp.handlers.errors import ErrorPages
+from chp.handlers.fields import FieldRules
 from chp.handlers.health import HEALTH_CONTENT_TYPE, HEALTH_PATH, Health
 from chp.handlers.waiting import WaitingRequest
 from chp.handlers.websocket import Tunnel, open_tunnel
-from chp.http1.fields import drop_fields, parse_fields, write_fields
-from chp.http1.forwarded import forwarded_fields, received_fields
+from chp.http1.fields import parse_fields, write_fields
 from chp.http1.framing import LAST_CHUNK, chunk, response_has_no_content
 from chp.http1.head import RequestHead, ResponseHead
 from chp.http1.location import REWRITTEN_STATUSES, rewrite_location
@@ -29,6 +29,9 @@ from chp.runtime import Runtime
 from chp.servers.connection import ClientConnection, ClientExchange, RequestHandler
 from chp.sockets import LONG
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
+
+if TYPE_CHECKING:
+    from chp.handlers.access import AccessLog
 
 ProxyRequestHook = Callable[[UpstreamRequest], None]
 
@@ -45,6 +48,7 @@ class ProxyHandler(RequestHandler):
         error_pages: ErrorPages,
         health: Health,
         proxy_request: ProxyRequestHook | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         """``proxy_request`` sees, and may change, the head of each outgoing request."""
         self.runtime = runtime
@@ -53,6 +57,7 @@ class ProxyHandler(RequestHandler):
         self.error_pages = error_pages
         self.health = health
         self.proxy_request = proxy_request
+        self.access_log = access_log
         self.tunnels: set[Tunnel] = set()
         self.ending = False
         self.table = table
@@ -62,13 +67,13 @@ class ProxyHandler(RequestHandler):
         """Give these settings to exchanges from now on."""
         self.settings = settings
         self.rewrites_location = settings.auto_rewrite or bool(settings.protocol_rewrite)
-        self.custom_names = frozenset(name.lower() for name, _ in settings.custom_fields)
-        self.custom_block = write_fields(settings.custom_fields)
+        self.fields = FieldRules(settings)
 
     def handle(
         self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
     ) -> ClientExchange | None:
-        exchange = Exchange(self, connection, head)
+        log = self.access_log
+        exchange = Exchange(self, connection, head) if log is None else log.exchange(self, connection, head)
         if head.target == HEALTH_PATH:
             exchange.send_local(*self.health.answer(), HEALTH_CONTENT_TYPE)
             return exchange
@@ -90,6 +95,13 @@ class ProxyHandler(RequestHandler):
         else:
             exchange.forward(route, requested, content, complete)
         return exchange
+
+    def change_fields(self, block: bytes) -> bytes:
+        return self.fields.response(block) if self.fields.changes_responses else block
+
+    def refused(self, connection: ClientConnection, head: RequestHead | None, error: BadRequest) -> None:
+        if self.access_log is not None:
+            self.access_log.refused(self, connection, head, error)
 
     def end_tunnels(self, *, force: bool) -> None:
         self.ending = True
@@ -136,6 +148,7 @@ class Exchange(ClientExchange, Receiver):
         "_stream",
         "_target",
         "head",
+        "request_id",
     )
 
     def __init__(self, handler: ProxyHandler, connection: ClientConnection, head: RequestHead) -> None:
@@ -152,6 +165,8 @@ class Exchange(ClientExchange, Receiver):
         self._no_content = False
         self._persist = False
         self._started = monotonic()
+        fields = handler.fields
+        self.request_id = fields.request_id(head, connection.client) if fields.gives_ids else b""
 
     # -- for the handler ---------------------------------------------------
 
@@ -198,15 +213,17 @@ class Exchange(ClientExchange, Receiver):
         else:
             self.forward(route, requested, content, complete)
 
-    def refuse(self, status: int, reason: str) -> None:
-        """Answer with an error page; an upgrade gets the bare status."""
+    def refuse(self, status: int, reason: str, kind: Hashable = None) -> None:
+        """Answer with an error page; an upgrade gets the bare status.
+
+        Of many with the same ``kind``, the log has one and their number.
+        """
         self._move("refused")
         self._route = None  # whatever the client still sends, nobody gets it
         runtime = self._handler.runtime
         runtime.metrics.requests_proxy[status] += 1
         level = logging.ERROR if status >= 500 else logging.WARNING
-        line = f"{status} {self.head.method.decode()} {_path(self.head)} {reason}"
-        runtime.log.log(level, "%s", line.rstrip())
+        self._log(level, f"{status} {self._shown} {reason}".rstrip(), kind)
         self._stream = None
         if self.head.upgrade:
             self.send_local(status, reason_phrase(status), b"text/plain")
@@ -228,6 +245,7 @@ class Exchange(ClientExchange, Receiver):
                 close=not persist,
                 head_only=self.head.method == b"HEAD",
                 keep_alive=persist and self.head.http10,
+                change=self._change_fields if self._handler.fields.changes_responses else None,
             )
         )
         self._persist = persist
@@ -307,24 +325,17 @@ class Exchange(ClientExchange, Receiver):
             self._finish()
 
     def upgraded(self, head: ResponseHead, transport: asyncio.Transport, early: bytes) -> None:
-        assert self._route is not None
         self._move("tunnel")
         self._stream = None
         handler = self._handler
         handler.runtime.metrics.requests_proxy[101] += 1
         protocol = head.upgrade or self.head.upgrade
         switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
+        if handler.fields.changes_responses:
+            head.block = self._change_fields(head.block)
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
-        tunnel = open_tunnel(
-            handler.runtime,
-            self._route,
-            self._connection.client,
-            client,
-            transport,
-            handler.tunnels,
-            websocket=protocol.lower() == b"websocket",
-        )
+        tunnel = self._open_tunnel(client, transport, websocket=protocol.lower() == b"websocket")
         if write_paused:
             tunnel.client.pause_writing()
         client.write(_head(head, switch))
@@ -332,6 +343,8 @@ class Exchange(ClientExchange, Receiver):
             tunnel.client.send(early)
         if ahead:
             tunnel.upstream.send(ahead)
+            if tunnel.observer is not None:
+                tunnel.observer.tunnel_moved(True, len(ahead))
         if handler.ending:
             tunnel.leave()
 
@@ -339,13 +352,13 @@ class Exchange(ClientExchange, Receiver):
         self._stream = None
         if self.over:
             return
+        kind = (self._begun, self._target and self._target.origin, error.reason)
         if self._begun:
-            log = self._handler.runtime.log
-            log.error("Response to %s %s cut: %s", self.head.method.decode(), _path(self.head), error)
+            self._log(logging.ERROR, f"Response to {self._shown} cut: {error}", kind)
             self._move("cut")
             self._connection.abort("upstream_failed")
         else:
-            self.refuse(503, str(error))
+            self.refuse(503, str(error), kind)
 
     def pause_request(self) -> None:
         self._connection.pause_request()
@@ -355,15 +368,27 @@ class Exchange(ClientExchange, Receiver):
 
     # -- private -----------------------------------------------------------
 
+    def _open_tunnel(
+        self, client: asyncio.Transport, upstream: asyncio.Transport, *, websocket: bool
+    ) -> Tunnel:
+        assert self._route is not None
+        handler, address = self._handler, self._connection.client
+        return open_tunnel(
+            handler.runtime, self._route, address, client, upstream, handler.tunnels, websocket=websocket
+        )
+
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
-        settings, head, target = self._handler.settings, self.head, route.target
+        handler, head, target = self._handler, self.head, route.target
+        settings, fields = handler.settings, handler.fields
         block = head.forwarded_block
         if head.host is None or settings.change_origin:
             # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
-            block = self._outgoing_fields(target.host_field)
+            block = fields.outgoing(head, target.host_field, self._connection)
         elif block is None:
-            block = head.forwarded_block = self._outgoing_fields(head.host)
+            block = head.forwarded_block = fields.outgoing(head, head.host, self._connection)
+        if self.request_id:
+            block += fields.id_line(self.request_id)
         return UpstreamRequest(
             target.origin,
             head.method,
@@ -379,17 +404,6 @@ class Exchange(ClientExchange, Receiver):
             upgrade=head.upgrade,
         )
 
-    def _outgoing_fields(self, host: bytes) -> bytes:
-        handler, head = self._handler, self.head
-        block = b"\r\nHost: " + host + head.block
-        if handler.settings.x_forward:
-            block += forwarded_fields(head, self._connection.client, self._connection.tls)
-        elif head.forwarded:
-            block += received_fields(head)
-        if handler.custom_names:
-            block = drop_fields(block, handler.custom_names) + handler.custom_block
-        return block
-
     def _response_head(self, head: ResponseHead) -> bytes:
         """Begin the response: decide its framing, and whether the connection stays."""
         handler, request, status = self._handler, self.head, head.status
@@ -402,6 +416,8 @@ class Exchange(ClientExchange, Receiver):
         self._status = status
         if handler.rewrites_location and status in REWRITTEN_STATUSES:
             self._rewrite_location(head)
+        if handler.fields.changes_responses:
+            head.block = self._change_fields(head.block)
         persist = self._connection.may_persist
         self._no_content = no_content = response_has_no_content(request.method, status)
         framing = b""
@@ -422,6 +438,22 @@ class Exchange(ClientExchange, Receiver):
         elif request.http10:
             framing += b"\r\nConnection: keep-alive"
         return _head(head, framing)
+
+    @property
+    def _shown(self) -> str:
+        return f"{self.head.method.decode()} {_path(self.head)}"
+
+    def _log(self, level: int, line: str, kind: Hashable = None) -> None:
+        if self.request_id:
+            line += f" (request {self.request_id.decode()})"
+        runtime = self._handler.runtime
+        if kind is None:
+            runtime.log.log(level, "%s", line)
+        else:
+            runtime.repeats.write(level, kind, line)
+
+    def _change_fields(self, block: bytes) -> bytes:
+        return self._handler.fields.response(block, self.request_id)
 
     def _rewrite_location(self, head: ResponseHead) -> None:
         settings = self._handler.settings

@@ -18,7 +18,7 @@ class WaitingRequest(Stream):
     That is what was read already: the client's connection is paused.
     """
 
-    __slots__ = ("_behind", "_complete", "_content", "_exchange", "_host", "_requested")
+    __slots__ = ("_aborted", "_complete", "_content", "_exchange", "_host", "_requested")
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class WaitingRequest(Stream):
         complete: bool,
     ) -> None:
         self._exchange = exchange
-        self._behind = behind
         self._requested = requested
         self._host = host
         self._content = content
         self._complete = complete
+        self._aborted = False
         behind.add_done_callback(self._go_on)
 
     def send(self, content: bytes | memoryview, complete: bool) -> None:
@@ -48,7 +48,10 @@ class WaitingRequest(Stream):
         pass
 
     def abort(self) -> None:
-        self._behind.remove_done_callback(self._go_on)
+        # Left where it is: a future looks through all its callbacks to remove one.
+        self._aborted = True
+        self._content = b""
 
     def _go_on(self, behind: asyncio.Future[None]) -> None:
-        self._exchange.find_route(self._requested, self._host, self._content, self._complete)
+        if not self._aborted:
+            self._exchange.find_route(self._requested, self._host, self._content, self._complete)

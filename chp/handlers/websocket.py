@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import Protocol
 
 from chp.handlers.frames import Frames
 from chp.routing.table import Route
@@ -19,6 +20,16 @@ from chp.sockets import LONG, bare_descriptor, peer_has_left, write_long
 HALF_CLOSED_TIMEOUT = 60.0
 # Seconds for the peers of a WebSocket to answer a Close, when the proxy stops.
 LEAVING_TIMEOUT = 1.0
+
+
+class TunnelObserver(Protocol):
+    """Somebody who wants to know about one tunnel."""
+
+    def tunnel_moved(self, from_client: bool, nbytes: int) -> None:
+        """Bytes went from one end to the other."""
+
+    def tunnel_ended(self, reason: str) -> None:
+        """It is closed. ``reason`` says who began with it, or ``shutdown`` or ``timeout``."""
 
 
 def open_tunnel(
@@ -49,6 +60,8 @@ class Tunnel:
         "address",
         "client",
         "deadline",
+        "end_reason",
+        "observer",
         "open_ends",
         "patience",
         "route",
@@ -67,17 +80,21 @@ class Tunnel:
         self.tunnels = tunnels
         self.open_ends = 2
         self.deadline = NEVER
+        self.observer: TunnelObserver | None = None
+        self.end_reason = ""
         self.patience = HALF_CLOSED_TIMEOUT
         tunnels.add(self)
         runtime.metrics.tunnels += 1
         runtime.ticker.limit_interval(HALF_CLOSED_TIMEOUT)
 
-    def abort(self) -> None:
+    def abort(self, reason: str = "shutdown") -> None:
+        self.ending(reason)
         self.client.transport.abort()
         self.upstream.transport.abort()
 
     def leave(self) -> None:
         """The proxy stops: relay no more, and tell both peers where they can understand it."""
+        self.ending("shutdown")
         self.patience = LEAVING_TIMEOUT
         self.runtime.ticker.limit_interval(LEAVING_TIMEOUT)
         self.half_closed()
@@ -86,7 +103,11 @@ class Tunnel:
 
     def deadline_passed(self) -> None:
         self.deadline = NEVER
-        self.abort()
+        self.abort("timeout")
+
+    def ending(self, reason: str) -> None:
+        """Note why it ends: what came first counts."""
+        self.end_reason = self.end_reason or reason
 
     def half_closed(self) -> None:
         if self.deadline == NEVER:
@@ -102,6 +123,8 @@ class Tunnel:
             self.runtime.metrics.tunnels -= 1
             self.runtime.clients.closed(self.address)
             self.runtime.ticker.forget(self)
+            if self.observer is not None:
+                self.observer.tunnel_ended(self.end_reason)
 
 
 class TunnelEnd(asyncio.BufferedProtocol):
@@ -117,6 +140,10 @@ class TunnelEnd(asyncio.BufferedProtocol):
         self.frames = frames  # that it has received; None: it is no WebSocket
         self.descriptor = bare_descriptor(transport)
         self.ended = False  # it has said its last byte
+
+    @property
+    def _side(self) -> str:
+        return "client" if self is self.tunnel.client else "upstream"
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.tunnel.runtime.view
@@ -140,6 +167,8 @@ class TunnelEnd(asyncio.BufferedProtocol):
         if frames is not None and (frames.left or not 5 < nbytes < 128 or data[1] != nbytes + frames.offset):
             frames.passed(data)
         tunnel.route.touch()
+        if tunnel.observer is not None:
+            tunnel.observer.tunnel_moved(self is tunnel.client, nbytes)
         if tunnel.deadline != NEVER:
             tunnel.half_closed()
 
@@ -184,6 +213,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Pass the end of one direction on; the other goes on where the transports can do that (not TLS)."""
         self.ended = True
+        self.tunnel.ending(f"{self._side}_closed")
         peer = self.peer.transport
         if peer.is_closing():
             return False
@@ -196,6 +226,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.tunnel.runtime.ticker.reading_resumed(self)
+        self.tunnel.ending(f"{self._side}_{'closed' if exc is None else 'reset'}")
         peer = self.peer.transport
         if exc is None:
             peer.close()  # what is still written is sent first

@@ -41,6 +41,22 @@ def drop_fields(block: bytes, names: Container[bytes]) -> bytes:
     return write_fields([field for field in parse_fields(block) if field[0].lower() not in names])
 
 
+class FieldRemover:
+    """Takes the lines with certain names out of a block; every other line stays as it is."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        """``names`` in any case; a ``*`` at the end stands for any rest."""
+        ways = [
+            re.escape(name[:-1]) + rb"[^:\r]*" if name[-1:] == b"*" else re.escape(name) for name in names
+        ]
+        self._lines = re.compile(rb"\r\n(?:" + b"|".join(ways) + rb"):[^\r]*", re.IGNORECASE)
+
+    def __call__(self, block: bytes) -> bytes:
+        return self._lines.sub(b"", block)
+
+
 def is_token(name: bytes) -> bool:
     """Tell whether this may be a field name (RFC 9110, section 5.6.2)."""
     return _TOKEN.fullmatch(name) is not None

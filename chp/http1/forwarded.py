@@ -17,19 +17,21 @@ _FIRST_PROXY = (
 )
 
 
-def forwarded_fields(head: RequestHead, client: bytes, tls: bool) -> bytes:
+def forwarded_fields(head: RequestHead, client: bytes, tls: bool, *, believed: bool = True) -> bytes:
     """Return the block of X-Forwarded fields: the client's own values, and ours behind them.
 
     ``client`` is its IP address, empty for a unix socket (nothing is added
     for it). The port is that of Host, else the protocol's own.
-    X-Forwarded-Host is Host, unless the client sent one.
+    X-Forwarded-Host is Host, unless the client sent one. What a client sent
+    that is not ``believed`` is left out.
     """
+    received = head.forwarded if believed else {}
     host = head.host or b""
     _, colon, port = host.rpartition(b":")
     if not colon or not port.isdigit():
         port = b"443" if tls else b"80"
     proto = b"https" if tls else b"http"
-    if not head.forwarded and client and host:
+    if not received and client and host:
         return _FIRST_PROXY % (client, port, proto, host)
     values = {
         b"x-forwarded-for": client,
@@ -37,10 +39,10 @@ def forwarded_fields(head: RequestHead, client: bytes, tls: bool) -> bytes:
         b"x-forwarded-proto": proto,
         b"x-forwarded-host": host,
     }
-    for name, received in head.forwarded.items():
-        if received:
+    for name, value in received.items():
+        if value:
             own = b"" if name == b"x-forwarded-host" else values[name]
-            values[name] = received + b"," + own if own else received
+            values[name] = value + b"," + own if own else value
     return write_fields([(_NAMES[name], value) for name, value in values.items() if value])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -24,20 +25,23 @@ def local_response(
     close: bool = False,
     head_only: bool = False,
     keep_alive: bool = False,
+    change: Callable[[bytes], bytes] | None = None,
 ) -> bytes:
     """Write a response with its content.
 
     ``head_only`` leaves the content out (HEAD). ``close`` announces the end of
-    the connection, ``keep_alive`` that it stays (for HTTP/1.0).
+    the connection, ``keep_alive`` that it stays (for HTTP/1.0). ``change``
+    makes another one of the block of fields.
     """
     # RFC 9110, section 6.6.1: whoever has a clock says the date.
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nDate: %b" % (
-        status,
-        reason_phrase(status),
+    block = b"\r\nContent-Type: %b\r\nContent-Length: %d\r\nDate: %b" % (
         content_type,
         len(content),
         formatdate(usegmt=True).encode(),
     )
+    if change is not None:
+        block = change(block)
+    head = b"HTTP/1.1 %d %b%b" % (status, reason_phrase(status), block)
     if close:
         head += b"\r\nConnection: close"
     elif keep_alive:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import MAXYEAR, MINYEAR, datetime, timezone
 from time import time
 
 from chp.http1.target import Target
@@ -39,7 +39,9 @@ class Route:
 
     def touch(self) -> None:
         """Note activity: data in either direction, or the end of a successful response."""
-        self.last_activity = time()
+        now = time()  # another proxy's clock may be ahead
+        if now > self.last_activity:  # noqa: PLR1730 - max() takes longer
+            self.last_activity = now
         # Reading the clock a second and third time would cost more than the
         # update itself: the summary's sum is the time that stores need.
         self._metrics.last_activity_count += 1
@@ -63,6 +65,8 @@ def format_time(seconds: float) -> str:
 def parse_time(text: object) -> float | None:
     """Read what :func:`format_time` wrote; None if it is anything else."""
     try:
-        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
+        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        # The first and the last year may be no year in UTC.
+        return moment.timestamp() if MINYEAR < moment.year < MAXYEAR else None
     except (ValueError, OverflowError):
         return None

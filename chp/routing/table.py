@@ -185,11 +185,13 @@ class RouteTable:
             if route is not None:
                 route.hear_of_activity(text)
             await _let_others_run(number)
+        await asyncio.sleep(0)
         # Of two spellings of one host the one that was used last stays, in all proxies.
         new = sorted(
             (route for route in made.values() if route is not None),
             key=lambda route: (route.last_activity, route.path),
         )
+        await asyncio.sleep(0)
         left = dict(self._routes)
         for number, route in enumerate(new, 1):
             old = self.get(route.path)
@@ -205,12 +207,13 @@ class RouteTable:
     async def apply(self, routes: Mapping[str, object]) -> None:
         """Make a change of another proxy: None removes."""
         made = await self._read_routes(routes)
-        self._apply(made, ours=False)
-        for path, route in made.items():
+        for number, (path, route) in enumerate(made.items(), 1):
+            self._apply({path: route}, ours=False)
             if route is None:
                 self._log.info("Removed by another proxy: route %s", printable(path))
             else:
                 self._log.info("Added by another proxy: route %s", _line(route))
+            await _let_others_run(number)
 
     # The rest is our own.
 
@@ -247,11 +250,13 @@ class RouteTable:
                 made[path] = None if data is None else self._read_route(path, data)
             except (ValueError, RecursionError) as error:  # InvalidTarget is a ValueError
                 what = "has no usable target" if isinstance(error, InvalidTarget) else "is none of ours"
-                self._log.error("Route %s of the store %s: left out", printable(path), what)
+                self._log.error("Route %s of the store %s: left out", printable(str(path)), what)
             await _let_others_run(number)
         return made
 
-    def _read_route(self, path: str, data: object) -> Route:
+    def _read_route(self, path: object, data: object) -> Route:
+        if not isinstance(path, str):
+            raise ValueError("not a path")
         path.encode()  # the store may have found bytes that are no text
         if isinstance(data, str):
             data = json.loads(data, parse_constant=_refuse_constant)
@@ -263,7 +268,7 @@ class RouteTable:
     async def _change(self, routes: Mapping[str, Route | None]) -> None:
         """Write to the store, then change the table. The caller has the lock, and removes what there is."""
         writes: dict[str, dict[str, object] | None] = {}
-        for path, route in routes.items():
+        for number, (path, route) in enumerate(routes.items(), 1):
             old = self.get(path)
             if old is not None and old.path != path:
                 # The same host in other letters: one route, under its new name.
@@ -272,6 +277,7 @@ class RouteTable:
                 writes[path] = route.as_json()
             elif old is not None and old is not self._default:
                 writes[old.path] = None
+            await _let_others_run(number)
         if writes:
             await self.link.change(writes, lambda: self._apply(routes, ours=True))
         else:

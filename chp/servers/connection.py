@@ -72,6 +72,14 @@ class RequestHandler(ABC):
         """
 
     @abstractmethod
+    def change_fields(self, block: bytes) -> bytes:
+        """Return the block of fields that a response gets which the connection makes itself."""
+
+    @abstractmethod
+    def refused(self, connection: ClientConnection, head: RequestHead | None, error: BadRequest) -> None:
+        """The connection answers a request itself, and closes; ``head`` is None if that was no head."""
+
+    @abstractmethod
     def end_tunnels(self, *, force: bool) -> None:
         """Close what became of upgraded connections: the server stops. ``force``: abort them."""
 
@@ -134,7 +142,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         settings: ProxySettings,
         client: bytes,
     ) -> None:
-        """``client`` is its IP address; empty for a unix socket."""
+        """``client`` is its IP address, which a load balancer may have said; empty for a unix socket."""
         self.client = client
         self.tls = False
         self.deadline = NEVER
@@ -167,6 +175,11 @@ class ClientConnection(asyncio.BufferedProtocol):
     @property
     def write_paused(self) -> bool:
         return self._write_paused
+
+    @property
+    def close_reason(self) -> str:
+        """Why the connection is closed, or closing; empty if it is neither."""
+        return self._close_reason
 
     @property
     def may_persist(self) -> bool:
@@ -423,18 +436,21 @@ class ClientConnection(asyncio.BufferedProtocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             # The head was fine and is on its way, the content is not.
+            self._close_reason = "bad_request"
             exchange.client_gone()
             if exchange.response_begun:
                 self.abort("bad_request")
                 return
         self._metrics.requests_proxy[error.status] += 1
+        self._handler.refused(self, self._head, error)
         if error.limit:
             self._metrics.limits_reached[error.limit] += 1
         client = self.client.decode() or "a local client"
         self._runtime.log.info("%d to %s: %s", error.status, client, error)
         head_only = self._head is not None and self._head.method == b"HEAD"
         content = str(error).encode() + b"\n"
-        self.send(local_response(error.status, content, close=True, head_only=head_only))
+        change = self._handler.change_fields
+        self.send(local_response(error.status, content, close=True, head_only=head_only, change=change))
         self._linger("bad_request")
 
     def _linger(self, reason: str) -> None:

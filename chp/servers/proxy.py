@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Iterable
@@ -14,8 +15,10 @@ from chp.config.settings import ProxySettings
 from chp.runtime import NEVER, Runtime
 from chp.servers.accept import Acceptor
 from chp.servers.connection import ClientConnection, RequestHandler
+from chp.servers.proxy_protocol import receive_header
 from chp.sockets import probe_silent_peer
 
+_UNKNOWN = b"?"  # in the place of a client's address, until a load balancer has said it
 _LOG_INTERVAL = 60.0  # seconds between two lines that say that connections are refused
 
 
@@ -77,7 +80,7 @@ class ProxyServer(HTTPServer):
 
     async def close_all_connections(self) -> None:
         """Abort what is still running."""
-        if self._ssl_context is not None:
+        if self._ssl_context is not None or self._settings.proxy_protocol:
             for task in list(self._accepting):
                 task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -110,20 +113,31 @@ class ProxyServer(HTTPServer):
         return 0 < limit <= self._runtime.clients.total
 
     def _accepted(self, sock: socket.socket, address: object) -> None:
-        client = _client_address(address)
+        peer = _client_address(address)
+        if self._settings.proxy_protocol:
+            self._runtime.clients.opened(_UNKNOWN)
+            serving = self._serve_behind_balancer(sock, peer)
+        elif self._may_come(sock, peer):
+            serving = self._serve(sock, peer)
+        else:
+            return
+        sock.setblocking(False)
+        # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
+        probe_silent_peer(sock)
+        task = self._runtime.loop.create_task(serving)
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    def _may_come(self, sock: socket.socket, client: bytes) -> bool:
+        """Count a connection, or close it if its client has too many."""
         clients = self._runtime.clients
         limit = self._settings.max_connections_per_address
         if client and 0 < limit <= clients.by_address.get(client, 0):
             sock.close()
             self._note_refusal(client, limit)
-            return
-        sock.setblocking(False)
-        # On the socket itself: through uvloop's stand-in for it, that costs 20 µs more.
-        probe_silent_peer(sock)
+            return False
         clients.opened(client)
-        task = self._runtime.loop.create_task(self._serve(sock, client))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+        return True
 
     def _note_refusal(self, client: bytes, limit: int) -> None:
         self._runtime.metrics.limits_reached["max_connections_per_address"] += 1
@@ -134,6 +148,32 @@ class ProxyServer(HTTPServer):
                 client.decode(),
                 limit,
             )
+
+    async def _serve_behind_balancer(self, sock: socket.socket, peer: bytes) -> None:
+        """Serve a connection that begins with a PROXY header, before TLS."""
+        try:
+            receiving = receive_header(self._runtime.loop, sock)
+            told = await asyncio.wait_for(receiving, self._settings.head_timeout)
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            sock.close()
+            metrics = self._runtime.metrics
+            metrics.client_connections_closed["proxy_protocol"] += 1
+            reason = str(error)
+            if isinstance(error, asyncio.TimeoutError):
+                metrics.limits_reached["head_timeout"] += 1
+                reason = "no complete PROXY header in time"
+            line = f"Closed a connection of {peer.decode() or 'a local client'}: {reason}"
+            self._runtime.repeats.write(logging.INFO, ("PROXY header", reason), line)
+            return
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            self._runtime.clients.closed(_UNKNOWN)
+        trusted = self._settings.trusted_proxies
+        client = told if told is not None and (trusted is None or trusted.trusts(peer)) else peer
+        if self._may_come(sock, client):
+            await self._serve(sock, client)
 
     async def _serve(self, sock: socket.socket, client: bytes) -> None:
         timeout = self._settings.tls_handshake_timeout if self._ssl_context else None

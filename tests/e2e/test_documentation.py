@@ -17,6 +17,8 @@ from support.wire import backend
 
 from chp.app import ConfigurableProxy
 from chp.config import cli
+from chp.handlers.metrics import render
+from chp.metrics import Metrics
 
 DOCUMENTS = [
     ROOT / "README.md",
@@ -36,6 +38,20 @@ def test_generated_pages_are_up_to_date() -> None:
 def test_links_between_files_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_tests_that_pages_name_exist() -> None:
+    for file, name in re.findall(
+        r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs/security.md").read_text()
+    ):
+        assert f"def {name}(" in (ROOT / file).read_text() or not name, f"{file} has no {name}"
+
+
+def test_every_metric_is_explained() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    names = re.findall(r"^# TYPE (\w+)", render(Metrics(), routes=0), re.MULTILINE)
+    assert len(names) > 20
+    assert [name for name in names if not re.search(rf"`{name}[`{{]", page)] == []
 
 
 async def test_storage_backend_keeps_routes_and_their_activity(tmp_path: Path) -> None:

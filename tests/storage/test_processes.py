@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -268,6 +269,43 @@ async def test_two_processes_on_one_port(tmp_path: Path, proxies: Replicas) -> N
             assert (await fetch(f"{two.url}/a")).code == 200
         with socket.create_connection(("127.0.0.1", int(port))):
             pass
+
+
+async def test_one_that_waits_for_the_store_gets_no_connections(
+    store_server: StoreServer, proxies: Replicas, tmp_path: Path
+) -> None:
+    url = store_server.new_url()
+    async with backend() as it:
+        one = proxies.start(url, "--reuse-port")
+        port, api_port = (address.rsplit(":", 1)[1].partition("/")[0] for address in (one.url, one.api_url))
+        await one.add_route("/a", it.url)
+        store_server.crash()
+        options = ("--reuse-port", "--port", port, "--api-port", api_port)
+        with running(command(tmp_path, url, *options)) as two:
+            await asyncio.to_thread(two.wait_for, "The route store failed: .*trying again$")
+            for _ in range(20):
+                assert (await fetch(f"{one.url}/a")).code == 200
+            assert set(await routes(one)) == {"/a"}
+            store_server.start()
+            await asyncio.to_thread(two.wait_for, "Proxy API at")
+            one.stop()
+            for _ in range(5):
+                assert (await fetch(f"{one.url}/a")).code == 200
+            assert two.stop() == 0
+
+
+async def test_a_change_that_is_under_way_gets_its_answer(tmp_path: Path, proxies: Replicas) -> None:
+    proxy = proxies.start(f"sqlite:///{tmp_path}/chp.sqlite")
+    other = sqlite3.connect(tmp_path / "chp.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    adding = asyncio.create_task(proxy.api("POST", "/a", {"target": "http://127.0.0.1:1"}))
+    await asyncio.to_thread(proxy.wait_for, "Adding route /a")
+    proxy.process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(proxy.wait_for, "Terminated")
+    other.execute("ROLLBACK")
+    other.close()
+    assert (await adding).code == 201
+    assert proxy.stop() == 0
 
 
 def test_passwords_are_shown_nowhere(tmp_path: Path) -> None:

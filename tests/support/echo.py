@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.wire import END_OF_HEAD, Message, Peer, Proxy
+from support.wire import END_OF_HEAD, Message, Peer, Proxy, Script
 
 
 async def echo(peer: Peer) -> None:
@@ -11,6 +11,17 @@ async def echo(peer: Peer) -> None:
         request = await peer.receive_message()
         got = request.head + request.content
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(got), got))
+
+
+def answer(response: bytes) -> Script:
+    """Make a script that answers every request with these bytes."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.receive_message()
+            await peer.send(response)
+
+    return script
 
 
 async def request_at_backend(chp: Proxy, request: bytes) -> Message:

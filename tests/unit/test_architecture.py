@@ -16,6 +16,7 @@ ALLOWED = {
     "errors.py": set(),
     "metrics.py": set(),
     "log.py": set(),
+    "logfile.py": {"chp.errors"},
     "sockets.py": set(),
     "descriptors.py": set(),
     "notify.py": set(),
@@ -28,12 +29,14 @@ ALLOWED = {
         *("chp.errors", "chp.notify", "chp.processes", "chp.child", "chp.api_client", "chp.route_changes"),
         *("chp.private_directory", "chp.config.token"),
     },
-    "runtime.py": {"chp.metrics"},
+    "repeats.py": set(),
+    "runtime.py": {"chp.metrics", "chp.repeats"},
     "http1": {"chp.errors", "chp.http1"},
     "routing": {"chp.errors", "chp.metrics", "chp.http1", "chp.routing"},
     "upstream": LEAVES | {"chp.http1", "chp.upstream"},
     "servers": LEAVES | {"chp.http1", "chp.servers"},
-    "handlers": LEAVES | {"chp.http1", "chp.routing", "chp.upstream", "chp.servers", "chp.handlers"},
+    "handlers": LEAVES
+    | {"chp.logfile", "chp.http1", "chp.routing", "chp.upstream", "chp.servers", "chp.handlers"},
     "config": {"chp.errors", "chp.descriptors", "chp.http1", "chp.config"},
 }
 

@@ -286,6 +286,12 @@ async def test_a_proxy_that_was_started_again_gets_its_routes(
         proxy._keeper.cancel()
 
 
+async def test_a_proxy_that_is_not_to_be_asked_is_not(serve: Any) -> None:
+    async with proxy_with_api(serve, should_start=False, check_running_interval=0) as (proxy, _):
+        await proxy.check_routes({}, {})
+        assert proxy._keeper is None
+
+
 async def test_a_proxy_that_does_not_tell_its_starts_apart_is_left_alone(serve: Any) -> None:
     """As Node's."""
 

@@ -295,10 +295,10 @@ async def test_an_upstream_that_closes_as_soon_as_it_accepts_is_a_503(
     async with backend(die) as server, proxy(server.url) as chp:
         for _ in range(50):
             assert (await chp.request(request_)).status == 503
-        assert len(log_lines.take("503 [A-Z]+ / (the connection|can't connect)")) == 50
         await quiet(chp)
         assert chp.app.metrics.upstream_connections == 0
         assert server.connections == 50
+    assert log_lines.take("503 [A-Z]+ / (the connection|can't connect)")
 
 
 @pytest.mark.parametrize("event_loop_turns", range(8))
@@ -324,9 +324,9 @@ async def test_an_upstream_that_closes_while_its_connection_is_being_made_is_a_5
         ):
             for _ in range(20):
                 assert (await chp.get()).status == 503
-            assert log_lines.take("503 GET / (the connection|can't connect)")
             await quiet(chp)
             assert chp.app.metrics.upstream_connections == 0
+    assert log_lines.take("503 GET / (the connection|can't connect)")
 
 
 # -- both sides at the same moment ----------------------------------------------------------------

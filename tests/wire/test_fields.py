@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.echo import echo, request_at_backend
-from support.wire import END_OF_HEAD, Message, Peer, Script, backend, proxy
+from support.echo import answer, echo, request_at_backend
+from support.wire import END_OF_HEAD, Message, Peer, backend, proxy
 from traitlets import TraitError
 
 
@@ -15,17 +15,6 @@ def request(fields: str, host: str = "h") -> bytes:
 def forwarded(message: Message) -> dict[bytes, bytes]:
     """Return the X-Forwarded fields of a request: For, Port, Proto and Host."""
     return {name[12:]: value for name, value in message.fields if name.startswith(b"X-Forwarded-")}
-
-
-def answer(response: bytes) -> Script:
-    """Make a script that answers every request with these bytes."""
-
-    async def script(peer: Peer) -> None:
-        while True:
-            await peer.receive_message()
-            await peer.send(response)
-
-    return script
 
 
 async def test_end_to_end_fields_pass_in_order_and_as_they_are() -> None:

@@ -145,15 +145,16 @@ async def test_refused_head_request_gets_no_content() -> None:
 async def test_refusals_are_counted_and_no_web_requests() -> None:
     async with proxy() as chp:
         metrics = chp.app.metrics
-        for refused in (PLAIN.replace(b"Host: h\r\n", b""), b"GET /" + b"x" * 70_000):
+        long = b"x" * 70_000
+        for refused in (PLAIN.replace(b"Host: h\r\n", b""), b"GET /" + long, PLAIN[:-2] + b"X: " + long):
             peer = await chp.connect()
             await peer.send(refused)
             await peer.receive_all()
             await peer.close()
         await until(lambda: metrics.client_connections == 0)
-        assert metrics.requests_proxy == {400: 1, 431: 1}
+        assert metrics.requests_proxy == {400: 1, 414: 1, 431: 1}
         assert metrics.requests_web == 0
-        assert metrics.client_connections_closed == {"bad_request": 2}
+        assert metrics.client_connections_closed == {"bad_request": 3}
 
 
 async def test_client_that_is_still_sending_gets_the_refusal() -> None:

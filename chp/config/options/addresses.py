@@ -40,6 +40,18 @@ class AddressOptions(HasTraits):
         """,
     ).tag(config=True, metavar="PATH")
 
+    proxy_protocol = Bool(
+        False,
+        help="""
+        Expect the PROXY protocol (version 1 or 2) of a load balancer on the proxy's port or socket.
+
+        Each connection then has to begin with such a header, before TLS; others are closed. The
+        client's address is what the header says, unless ``--trusted-proxies`` are set and the peer
+        is none of them. Without that list, whoever reaches the port can claim any address. The API,
+        the metrics and ``--redirect-port`` go without.
+        """,
+    ).tag(config=True)
+
     api_ip = Unicode(
         "localhost",
         help="""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from traitlets import Bool, Callable, Enum, HasTraits, List, TraitError, Unicode, validate
 from traitlets.utils.bunch import Bunch
+
+from chp.http1.trust import TrustedProxies
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
@@ -24,19 +27,38 @@ _RESERVED = frozenset(
 )
 
 
-def split_header(line: str) -> tuple[str, str]:
-    """Take ``Name: value`` apart. Raises ``TraitError`` if it is no header line."""
+def split_header(line: str, kind: str = "custom header") -> tuple[str, str]:
+    """Take ``Name: value`` apart. Raises ``TraitError`` if it is no header line; ``kind`` says which."""
     name, colon, value = line.strip().partition(":")
     name = name.strip()
     if not colon or not name:
-        raise TraitError(f"A colon was expected in custom header: {line.strip()}")
-    if not _TOKEN.fullmatch(name):
-        raise TraitError(f"Invalid name of a custom header: {name!r}")
-    if name.lower() in _RESERVED:
-        raise TraitError(f"The custom header {name} would change how messages are framed or connections kept")
+        raise TraitError(f"A colon was expected in {kind}: {line.strip()}")
+    check_name(name, kind)
     if _NOT_IN_VALUE.search(value):
-        raise TraitError(f"Invalid character in the value of the custom header {name}")
+        raise TraitError(f"Invalid character in the value of the {kind} {name}")
     return name, value.strip()
+
+
+def check_name(name: str, kind: str) -> None:
+    """Raise ``TraitError`` for what is no name, or the name of a header that is the proxy's own business."""
+    if not _TOKEN.fullmatch(name):
+        raise TraitError(f"Invalid name of a {kind}: {name!r}")
+    if name.lower() in _RESERVED:
+        raise TraitError(f"The {kind} {name} would change how messages are framed or connections kept")
+
+
+def trusted_proxies(entries: list[str]) -> TrustedProxies | None:
+    """Return whose word counts, None for everybody's. Raises ``TraitError``.
+
+    An entry may be several, with commas between them, as the command line has them.
+    """
+    parts = [part.strip() for entry in entries for part in entry.split(",")]
+    if not parts:
+        return None
+    try:
+        return TrustedProxies(parts)
+    except ValueError as error:
+        raise TraitError(f"trusted_proxies: {error}; a network is written as 10.0.0.0/8") from None
 
 
 class ForwardingOptions(HasTraits):
@@ -62,6 +84,29 @@ class ForwardingOptions(HasTraits):
         client used.
         """,
     ).tag(config=True, live=True)
+
+    trusted_proxies = List(
+        Unicode(),
+        help="""
+        Believe what these proxies in front say of the client, and nobody else; may be given more than once.
+
+        ``--trusted-proxies 10.0.0.0/8 --trusted-proxies 192.0.2.7``: IP addresses and networks, also
+        with commas between them; ``unix:`` stands for whoever connects to the unix socket, and
+        ``none`` for nobody (there is no proxy in front). From everybody else, ``X-Forwarded-*``,
+        ``Forwarded``, ``X-Real-IP`` and ``X-Scheme`` are dropped, so that no client can pretend to be
+        another. The client's address in the access log is then the
+        last one in ``X-Forwarded-For`` that is not one of these proxies.
+
+        Without this option everything that clients send is passed on, with the proxy's own values
+        behind it, as in configurable-http-proxy.
+        """,
+    ).tag(config=True, live=True, metavar="CIDR")
+
+    @validate("trusted_proxies")
+    def _check_trusted_proxies(self, proposal: Bunch) -> list[str]:
+        entries: list[str] = proposal.value
+        trusted_proxies(entries)
+        return entries
 
     prepend_path = Bool(
         True,
@@ -104,12 +149,72 @@ class ForwardingOptions(HasTraits):
         """,
     ).tag(config=True, live=True, metavar="NAME:VALUE")
 
-    @validate("custom_header")
+    remove_request_header = List(
+        Unicode(),
+        help="""
+        Leave this header out of proxied requests; may be given more than once.
+
+        It is left out also where the proxy would add it itself, as with ``X-Forwarded-Host``.
+        What ``--custom-header`` says is sent.
+        """,
+    ).tag(config=True, live=True, metavar="NAME")
+
+    custom_response_header = List(
+        Unicode(),
+        help="""
+        Add a header to responses; may be given more than once.
+
+        ``--custom-response-header 'Strict-Transport-Security: max-age=31536000'``. It replaces
+        the same header of the target; of several with the same name the last one is sent. Error
+        pages, and all else that the proxy answers itself, have it too; redirects of
+        ``--redirect-port`` do not.
+        """,
+    ).tag(config=True, live=True, metavar="NAME:VALUE")
+
+    remove_response_header = List(
+        Unicode(),
+        help="""
+        Leave this header out of responses, for example ``Server``; may be given more than once.
+
+        What ``--custom-response-header`` says is sent.
+        """,
+    ).tag(config=True, live=True, metavar="NAME")
+
+    @validate("custom_header", "custom_response_header")
     def _check_custom_header(self, proposal: Bunch) -> list[str]:
         lines: list[str] = proposal.value
         for line in lines:
-            split_header(line)
+            split_header(line, proposal.trait.name.replace("_", " "))
         return lines
+
+    @validate("remove_request_header", "remove_response_header")
+    def _check_removed_header(self, proposal: Bunch) -> list[str]:
+        names: list[str] = proposal.value
+        for name in names:
+            check_name(name, "removed header")
+            if name.lower() == "host" and proposal.trait.name == "remove_request_header":
+                raise TraitError("The removed header Host is one that every request needs")
+        return names
+
+    request_id_header = Unicode(
+        "",
+        help="""
+        Give every request an id in this header, for example ``X-Request-ID``; by default there is none.
+
+        The target gets it, and the client with the response; it is in the access log, and in the
+        log where a request fails. One that came with the request is kept if one of
+        ``--trusted-proxies`` sent it and it has at most 128 letters, digits and ``._~:;=+/@-``;
+        otherwise the id is new and random.
+        """,
+    ).tag(config=True, live=True, metavar="NAME")
+
+    @validate("request_id_header")
+    def _check_request_id_header(self, proposal: Bunch) -> Any:
+        if proposal.value:
+            check_name(proposal.value, "request id header")
+            if proposal.value.lower() == "host":
+                raise TraitError("The request id header can't be Host")
+        return proposal.value
 
     proxy_request = Callable(
         None,

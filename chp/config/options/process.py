@@ -74,3 +74,25 @@ class ProcessOptions(HasTraits):
         uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs it.
         """,
     ).tag(config=True, metavar="NAME")
+
+    access_log = Unicode(
+        "",
+        help="""
+        Write a line for each request to this file, or to standard output (``-``); by default there is none.
+
+        It is written when the request is over, WebSockets included: client, method, path, status,
+        bytes, route, target, duration, why it ended. Queries, and all headers but ``User-Agent``,
+        are left out. A thread of its own writes, several lines at once; if the disk is that slow that
+        4 MiB wait, lines are dropped, and the log says how many.
+        """,
+    ).tag(config=True, metavar="FILE")
+
+    access_log_format = Enum(
+        ["text", "json"],
+        "text",
+        help="""
+        How the access log looks: text, which is the Combined Log Format and more, or json.
+
+        json is an object for each line.
+        """,
+    ).tag(config=True, metavar="FORMAT")

@@ -59,6 +59,7 @@ class StoreLink:
         self.lock = asyncio.Lock()  # for changes of ours, with what leads to them
         # While the table is known to lack changes: done when they are there, or patience is at an end.
         self.behind: asyncio.Future[None] | None = None
+        self.changing = False  # a change of ours is under way
         self._store = store
         self._table = table
         self._metrics = metrics
@@ -72,8 +73,7 @@ class StoreLink:
         self._watching = False
         self._position = ""
         self._own: set[str] = set()  # changes of ours that watch() will bring once more
-        self._changing = False  # one of ours is under way,
-        self._taken: set[str] = set()  # and this is what watch() has brought meanwhile
+        self._taken: set[str] = set()  # what watch() has brought while one of ours is under way
         self._taking = ""  # what it has brought, and is not in the table yet
         self._progress = asyncio.Event()
         self._save_now = asyncio.Event()
@@ -112,10 +112,10 @@ class StoreLink:
         Raises :class:`StorageError`; then the table has not changed.
         """
         self.check()
-        self._changing = True
+        self.changing = True
         try:
             started = perf_counter()
-            change = await self._call("change", self._store.change(changes), STORE_TIMEOUT)
+            change = await self._call("change", self._store.change(changes), STORE_TIMEOUT, Change)
             self._metrics.store_change_seconds.observe(perf_counter() - started)
             if change.previous == self._position and change.position != self._taking:
                 apply()
@@ -126,7 +126,7 @@ class StoreLink:
                 # Others were faster: watch() brings their changes, and then this one.
                 await self._wait_for(change.position)
         finally:
-            self._changing = False
+            self.changing = False
             self._taken.clear()
 
     async def caught_up(self) -> None:
@@ -174,7 +174,9 @@ class StoreLink:
 
     async def _load(self) -> None:
         async with self.lock:
-            snapshot: Snapshot = await self._call("load", self._store.load(), LOAD_TIMEOUT)
+            snapshot = await self._call("load", self._store.load(), LOAD_TIMEOUT, Snapshot)
+            if not isinstance(snapshot.routes, Mapping):
+                raise _unexpected("load", snapshot.routes, Mapping)
             self._metrics.store_loads += 1
             await self._table.replace(snapshot.routes, snapshot.activities)
             self._position = snapshot.position
@@ -213,7 +215,7 @@ class StoreLink:
         self._taking = ""
         self._metrics.store_changes += len(change.routes)
         self._position = change.position
-        if self._changing:
+        if self.changing:
             self._taken.add(change.position)
             self._progress.set()
 
@@ -293,7 +295,8 @@ class StoreLink:
                 times = {route.path: format_time(moment) for route, moment in sent}
                 started = perf_counter()
                 try:
-                    heard = await self._call("activity", self._store.exchange_activities(times), timeout)
+                    exchange = self._store.exchange_activities(times)
+                    heard: Mapping[str, str] = await self._call("activity", exchange, timeout, Mapping)
                 except StorageError as error:
                     if self._unsaved != str(error):
                         self._log.error("Last activities are not saved: %s", error)
@@ -309,10 +312,10 @@ class StoreLink:
 
     # -- calls -------------------------------------------------------------
 
-    async def _call(self, what: str, call: Awaitable[T], timeout: float) -> T:
+    async def _call(self, what: str, call: Awaitable[T], timeout: float, expected: type = object) -> T:
         """Await the store. Whatever goes wrong in it becomes a :class:`StorageError` of one line."""
         try:
-            return await _within(timeout, call)
+            answer = await _within(timeout, call)
         except Missed:
             raise
         except asyncio.TimeoutError:  # the builtin one only since Python 3.11
@@ -322,6 +325,15 @@ class StoreLink:
             self._metrics.store_errors[what] += 1
             reason = " ".join(str(error).split()).rstrip(".")
             raise StorageError(f"The route store failed: {reason or type(error).__name__}") from error
+        if not isinstance(answer, expected):
+            raise _unexpected(what, answer, expected)
+        return answer
+
+
+def _unexpected(what: str, answer: object, expected: type) -> StorageError:
+    return StorageError(
+        f"The route store failed: {what}: {type(answer).__name__} instead of {expected.__name__}"
+    )
 
 
 async def _within(seconds: float, call: Awaitable[T]) -> T:

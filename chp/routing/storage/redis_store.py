@@ -14,14 +14,17 @@ Whatever belongs together is written by one script, and so as one step.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import secrets
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, cast
 
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import RedisError
 
 from chp.errors import StorageError
 from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snapshot
@@ -36,23 +39,17 @@ LARGEST_CHANGE = 64 * 1024  # bytes in an entry: after a larger one, other proxi
 
 # ARGV: the server's time (ms) after which nobody waits for the answer; number of changes to keep;
 # a token; the changes as JSON; then path and route for each, an empty route removes.
+# Returns the server's time alone if it is too late; then nothing has changed.
 _CHANGE = """
-local now = redis.call('TIME')
-if now[1] * 1000 + now[2] / 1000 > tonumber(ARGV[1]) then
-    return redis.error_reply('LATE the change came too late')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+if now > tonumber(ARGV[1]) then
+    return {now}
 end
 local previous = redis.call('HGET', KEYS[1], 'position') or ''
 local number = (tonumber(string.match(previous, '^%d+')) or 0) + 1
 local position = string.format('%d-%s', number, ARGV[3])
-local entry = {KEYS[5], 'MAXLEN', '~', ARGV[2], string.format('%d-0', number),
-    'previous', previous, 'position', position, 'changes', ARGV[4]}
-local added = redis.pcall('XADD', unpack(entry))
-if type(added) == 'table' and added.err then -- something else has written there
-    redis.call('DEL', KEYS[5])
-    redis.call('XADD', unpack(entry))
-end
-redis.call('HSET', KEYS[1], 'position', position)
-for i = 5, #ARGV, 2 do
+for i = 5, #ARGV, 2 do -- the routes first: what the server refuses to keep, it refuses here
     if ARGV[i + 1] == '' then
         redis.call('HDEL', KEYS[2], ARGV[i])
     else
@@ -61,6 +58,14 @@ for i = 5, #ARGV, 2 do
     redis.call('HDEL', KEYS[3], ARGV[i])
     redis.call('ZREM', KEYS[4], ARGV[i])
 end
+local entry = {KEYS[5], 'MAXLEN', '~', ARGV[2], string.format('%d-0', number),
+    'previous', previous, 'position', position, 'changes', ARGV[4]}
+local added = redis.pcall('XADD', unpack(entry))
+if type(added) == 'table' and added.err then -- something else has written there
+    redis.call('DEL', KEYS[5])
+    redis.call('XADD', unpack(entry))
+end
+redis.call('HSET', KEYS[1], 'position', position)
 return {previous, position}
 """
 
@@ -111,6 +116,7 @@ class RedisStore(SharedStore):
                 commands.hgetall(self._activities)
                 (seconds, microseconds), _, state, routes, activities = await commands.execute()
         self._clock = seconds + microseconds / 1e6 - monotonic()
+        await asyncio.sleep(0)
         if state[0] != FORMAT:
             raise StorageError("the keys in Redis have another format: use another ?prefix=, or a newer chp")
         self._revision = state[2] or b"0"
@@ -121,19 +127,29 @@ class RedisStore(SharedStore):
         )
 
     async def change(self, changes: Changes) -> Change:
-        deadline = monotonic() + self._clock + REPLY_TIMEOUT
-        whole = json.dumps(changes)
+        texts = {path: None if data is None else json.dumps(data) for path, data in changes.items()}
+        whole = json.dumps(texts)
         arguments: list[str | int] = [
-            int(deadline * 1000),
+            self._deadline(),
             KEPT_CHANGES,
             secrets.token_hex(4),
             whole if len(whole) <= LARGEST_CHANGE else "",
         ]
-        for path, data in changes.items():
-            arguments += (path, "" if data is None else json.dumps(data))
+        for path, text in texts.items():
+            arguments += (path, text or "")
         with _errors():
-            previous, position = await self._change(keys=self._keys, args=arguments)
-        return Change(_text(previous), _text(position))
+            answer = await self._change(keys=self._keys, args=arguments)
+            if len(answer) == 1:
+                # We do wait: one of the clocks was set, or there is another server by now.
+                self._clock = answer[0] / 1000 - monotonic()
+                arguments[0] = self._deadline()
+                answer = await self._change(keys=self._keys, args=arguments)
+        if len(answer) == 1:
+            raise StorageError("the change came too late")
+        return Change(_text(answer[0]), _text(answer[1]))
+
+    def _deadline(self) -> int:
+        return int((monotonic() + self._clock + REPLY_TIMEOUT) * 1000)
 
     async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
         cursor: bytes = b"%d-0" % _number(position)
@@ -147,9 +163,11 @@ class RedisStore(SharedStore):
                 if not entries:
                     # Did nothing happen, or is this another history than the one that we know?
                     async with self._client.pipeline(transaction=True) as commands:
+                        commands.time()
                         commands.hget(self._state, "position")
                         commands.xread(cast(Any, since), count=READ_AT_ONCE)
-                        state, more = await commands.execute()
+                        (seconds, microseconds), state, more = await commands.execute()
+                    self._clock = seconds + microseconds / 1e6 - monotonic()
                     entries = _entries(more)
                     if not entries and _text(state or b"") != position:
                         raise Missed
@@ -184,8 +202,11 @@ def _errors() -> Iterator[None]:
     """Turn exceptions of the library into ours."""
     try:
         yield
-    except ResponseError as error:
-        raise StorageError(str(error).removeprefix("LATE ")) from error
+    except MasterNotFoundError as error:
+        # Its text shows how each Sentinel is connected to, in some versions with the password.
+        text, _, rest = str(error).partition(" : ")
+        reasons = sorted(set(re.findall(r"> - (?:\w+:)?(\w+Error)\b", rest)))
+        raise StorageError(f"{text} on any Sentinel: {', '.join(reasons) or 'they do not know it'}") from None
     except (RedisError, OSError) as error:
         raise StorageError(str(error) or type(error).__name__) from error
 
@@ -208,7 +229,8 @@ def _read_change(fields: Mapping[bytes, bytes]) -> Change:
 
 
 def _number(position: str) -> int:
-    return int(position.partition("-")[0] or 0)
+    number = position.partition("-")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _text(data: bytes) -> str:

@@ -44,9 +44,21 @@ def connect(url: str) -> tuple[str, list[Redis]]:
         address = address._replace(query=urlencode(query))
         if address.scheme.endswith(_SENTINEL):
             return prefix, _by_sentinels(address.scheme.removesuffix(_SENTINEL), address, sentinel_options)
-        return prefix, [Redis.from_url(address.geturl(), **_OPTIONS)]
-    except (ValueError, TypeError) as error:
-        raise StorageError(f"--storage-url can't be used: {type(error).__name__}") from None
+        return prefix, [_checked(Redis.from_url(address.geturl(), **_OPTIONS))]
+    except ValueError:
+        raise StorageError(
+            "--storage-url can't be used: it must be like redis://user:password@host:port/database"
+        ) from None
+    except TypeError as error:
+        _, _, name = str(error).rpartition(" ")
+        raise StorageError(f"--storage-url: there is no option {name}") from None
+
+
+def _checked(client: Redis) -> Redis:
+    """Raises :class:`TypeError` for an option that there is not, as the first connection would."""
+    pool = client.connection_pool
+    pool.connection_class(**pool.connection_kwargs)
+    return client
 
 
 # A lost command is not sent twice: it may have been carried out.
@@ -75,7 +87,7 @@ def _by_sentinels(scheme: str, address: Any, sentinel_options: dict[str, str]) -
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         sentinels, sentinel_kwargs={**common, **sentinel_options}, **options
     )
-    return [sentinel.master_for(service), *sentinel.sentinels]
+    return [_checked(sentinel.master_for(service)), *sentinel.sentinels]
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager, suppress
-from time import time
+from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy import text
@@ -32,12 +32,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chp.errors import StorageError
 from chp.routing.storage import sql_tables as tables
 from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snapshot
+from chp.routing.storage.file_watch import file_watched
 
 KEPT_CHANGES = 1000
 CHANNEL = "chp_changes"  # of PostgreSQL's NOTIFY
 GRACE = 0.2  # seconds that a cancelled call gets
 HEARTBEAT = 1.0  # seconds without news; then the database is asked
-LOOK_INTERVAL = 0.005  # seconds between looks at SQLite's file, which has no notifications
+# Seconds between looks at SQLite's file, which tells nobody of changes. Where the system does that,
+# they are needed only for BUSY_TIME after a write, and cost little.
+LOOK_INTERVAL = 0.005
+BUSY_LOOK_INTERVAL, BUSY_TIME = 0.002, 0.5
 
 Rows = Sequence[Any]
 Read = Callable[[int], Awaitable[Rows]]
@@ -55,6 +59,7 @@ class SQLStore(SharedStore):
         # Single statements need no transaction around them.
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._notifies = self._engine.dialect.name == "postgresql"
+        self._file = "" if self._notifies else os.path.abspath(self._engine.url.database or "")
         self._revision = 0
 
     async def load(self) -> Snapshot:
@@ -64,9 +69,13 @@ class SQLStore(SharedStore):
         return await self._whole(self._change(changes))
 
     async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
-        number = int(position.partition("-")[0] or 0)
+        first = position.partition("-")[0]
+        number = int(first) if first.isdecimal() else 0
         watching = _notified if self._notifies else _polled
         with _errors():
+            async with self._reader.connect() as connection:
+                if not await connection.run_sync(tables.are_there):
+                    raise Missed  # somebody has dropped them, or it is another database by now
             async with watching(self._reader) as (read, wait):
                 while True:
                     rows = await read(number)
@@ -94,7 +103,9 @@ class SQLStore(SharedStore):
     # -- in the database ---------------------------------------------------
 
     async def _load(self) -> Snapshot:
-        with _errors():
+        with _errors(self._file):
+            if self._file:
+                await asyncio.to_thread(tables.try_to_open, self._file)
             async with self._engine.begin() as connection:
                 await connection.run_sync(tables.create_tables)
             async with self._reader.connect() as connection:
@@ -102,6 +113,7 @@ class SQLStore(SharedStore):
         if not rows or rows[0].format != tables.FORMAT:
             raise StorageError("the tables have another format: use another database, or a newer chp")
         self._revision = rows[0].revision
+        await asyncio.sleep(0)
         return Snapshot(
             rows[0].position,
             {row.path: row.data for row in rows if row.path is not None},
@@ -109,10 +121,11 @@ class SQLStore(SharedStore):
         )
 
     async def _change(self, changes: Changes) -> Change:
+        texts = {path: None if data is None else json.dumps(data) for path, data in changes.items()}
         added = [
-            {"path": path, "data": json.dumps(data), "last_activity": "", "revision": 0}
-            for path, data in changes.items()
-            if data is not None
+            {"path": path, "data": text, "last_activity": "", "revision": 0}
+            for path, text in texts.items()
+            if text is not None
         ]
         with _errors():
             async with self._engine.begin() as connection:
@@ -121,7 +134,7 @@ class SQLStore(SharedStore):
                 await connection.execute(tables.REMOVE_ROUTE, [{"gone": path} for path in changes])
                 if added:
                     await connection.execute(tables.ADD_ROUTE, added)
-                row = {**change._mapping, "changes": json.dumps(changes)}
+                row = {**change._mapping, "changes": json.dumps(texts)}
                 await connection.execute(tables.ADD_CHANGE, row)
                 if change.number % 100 == 0:
                     last = {"last": change.number - KEPT_CHANGES}
@@ -141,6 +154,8 @@ class SQLStore(SharedStore):
                     )
             async with self._reader.connect() as connection:
                 rows = (await connection.execute(tables.ACTIVITIES, {"known": self._revision})).all()
+        # SQLite takes any value for a number.
+        rows = [row for row in rows if isinstance(row.revision, int)]
         self._revision = max([self._revision, *(row.revision for row in rows)])
         return {row.path: row.last_activity for row in rows}
 
@@ -205,24 +220,35 @@ async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
     """Read news; wait until the log beside SQLite's file changes, or a second."""
     log = f"{engine.url.database}-wal"
     seen = (0.0, 0)
+    changed = 0.0  # when that was noticed
+    written = asyncio.Event()
 
     async def read_news(number: int) -> Rows:
         async with engine.connect() as connection:
             return (await connection.execute(tables.NEWS, {"known": number})).all()
 
     async def wait() -> None:
-        nonlocal seen
-        began = time()
-        while (now := time()) < began + HEARTBEAT:
-            await asyncio.sleep(LOOK_INTERVAL)
-            look = _look(log)
+        nonlocal seen, changed
+        began = now = monotonic()
+        while now < began + HEARTBEAT:
+            if notified and now > changed + BUSY_TIME:
+                timer = loop.call_later(began + HEARTBEAT - now, written.set)
+                await written.wait()
+                timer.cancel()
+            await asyncio.sleep(BUSY_LOOK_INTERVAL if notified else LOOK_INTERVAL)
+            written.clear()
+            look, now = _look(log), monotonic()
+            if look != seen:
+                seen, changed = look, now
+                return
             # What is written can be read later only, after it was flushed to the disk. And a second
             # write may have the time of the first: clocks of files tick slowly.
-            if look != seen or now - began > (now - look[0]) / 2:
-                seen = look
+            if now - began > (now - changed) / 2:
                 return
 
-    yield lambda number: _finish(read_news(number), None), wait
+    loop = asyncio.get_running_loop()
+    with file_watched(log, written.set) as notified:
+        yield lambda number: _finish(read_news(number), None), wait
 
 
 def _look(path: str) -> tuple[float, int]:
@@ -235,14 +261,17 @@ def _look(path: str) -> tuple[float, int]:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """Turn exceptions of SQLAlchemy and its drivers, which have no base class in common, into ours."""
+def _errors(where: str = "") -> Iterator[None]:
+    """Turn exceptions of SQLAlchemy and its drivers, which have no base class in common, into ours.
+
+    ``where`` is the file that they are about.
+    """
     try:
         yield
     except (Missed, StorageError):
         raise
     except Exception as error:
-        raise StorageError(tables.reason(error)) from error
+        raise StorageError(tables.reason(error) + (where and f": {where}")) from error
 
 
 def _read_change(row: Any) -> Change:

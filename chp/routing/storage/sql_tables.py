@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect as inspect_python
 import re
+import sqlite3
+from collections.abc import Container, Iterable
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import (
@@ -24,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateTable
 
@@ -33,7 +38,10 @@ from chp.errors import StorageError
 FORMAT = 1
 READ_AT_ONCE = 100  # changes
 CONNECT_TIMEOUT = 3.0  # seconds
-LOCK_TIMEOUT = 5.0  # seconds that SQLite waits for other writers
+LOCK_TIMEOUT = 4.0  # seconds to wait for other writers; nobody waits for the answer after five
+# Seconds in the middle of a change after which PostgreSQL gives up a proxy that has fallen silent:
+# it holds the lock that all others need.
+IDLE_TIMEOUT = 2.0
 # Any number will do, if it is always the same: who holds it makes the tables.
 _CREATION_LOCK = 0x636870
 _DRIVERS = {
@@ -116,6 +124,7 @@ def make_engine(url: str) -> AsyncEngine:
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
         options: dict[str, Any] = {"hide_parameters": True}
         if parsed.get_backend_name() == "sqlite":
+            _check_options(parsed.query, ())
             if not parsed.database or parsed.database == ":memory:":
                 raise StorageError("--storage-url: SQLite needs a file, as in sqlite:///chp.sqlite")
             options["connect_args"] = {"timeout": LOCK_TIMEOUT}
@@ -124,24 +133,73 @@ def make_engine(url: str) -> AsyncEngine:
             if "sslmode" in parsed.query:  # libpq's name for it
                 mode = parsed.query["sslmode"]
                 parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+            driver = importlib.import_module("asyncpg")
+            _check_options(parsed.query, inspect_python.signature(driver.connect).parameters)
         engine = create_async_engine(parsed, **options)
-    except (ArgumentError, ValueError) as error:
-        raise StorageError(f"--storage-url can't be used: {type(error).__name__}") from None
+    except (ArgumentError, ValueError):
+        raise StorageError(
+            "--storage-url can't be used: it must be like postgresql://user:password@host:port/database"
+        ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    else:
+        event.listen(engine.sync_engine, "connect", _set_up_postgresql)
+        event.listen(engine.sync_engine, "checkout", _check_postgresql)
     return engine
 
 
+def _check_options(query: Iterable[str], known: Container[str]) -> None:
+    unknown = [name for name in query if name not in known]
+    if unknown:
+        raise StorageError(f"--storage-url: there is no option {unknown[0]!r}")
+
+
+def _set_up_postgresql(connection: Any, record: object) -> None:
+    # Not when it connects: poolers refuse what they don't know.
+    connection.run_async(
+        lambda driver: driver.execute(
+            f"SET lock_timeout = {LOCK_TIMEOUT * 1000:.0f};"
+            f" SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT * 1000:.0f}"
+        )
+    )
+
+
+def _check_postgresql(connection: Any, record: object, proxy: object) -> None:
+    """Let the pool forget a connection that the server, or something in between, has closed."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
 def _set_up_sqlite(connection: Any, record: object) -> None:
+    # What is no text is left out later, alone.
+    connection.driver_connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait for one another
-    cursor.execute("PRAGMA synchronous=FULL")  # what is acknowledged is on the disk
-    cursor.close()
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait for one another
+        cursor.execute("PRAGMA synchronous=FULL")  # what is acknowledged is on the disk
+        cursor.close()
+    except Exception:
+        connection.close()  # else its thread may outlive the loop
+        raise
+
+
+def try_to_open(path: str) -> None:
+    """Raises :class:`sqlite3.Error` if that is no usable file of SQLite.
+
+    A connection of aiosqlite that can't be opened leaves a thread behind, which may outlive the loop.
+    """
+    with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT)) as connection:
+        connection.execute("PRAGMA schema_version")
+
+
+def are_there(connection: Connection) -> bool:
+    """Tell whether all tables are there."""
+    return all(inspect(connection).has_table(table.name) for table in (state, routes, changes))
 
 
 def create_tables(connection: Connection) -> None:
     """Create what is missing, also when others are doing the same."""
-    if inspect(connection).has_table(state.name):
+    if are_there(connection):
         return
     if connection.dialect.name == "postgresql":
         # CREATE TABLE IF NOT EXISTS alone fails there, if two do it at once.
@@ -159,4 +217,6 @@ def create_tables(connection: Connection) -> None:
 def reason(error: BaseException) -> str:
     """Return what went wrong, without the statement that SQLAlchemy adds, and class names."""
     error = getattr(error, "orig", None) or error
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
     return re.sub(r"^<class '[^']*'>: ", "", str(error)) or type(error).__name__

@@ -40,8 +40,16 @@ def test_any_free_port(listening):
 
 
 def test_several_processes_may_share_a_port(listening):
-    port = listening("127.0.0.1", 0, reuse_port=True).address[1]
-    assert listening("127.0.0.1", port, reuse_port=True).address[1] == port
+    one = listening("127.0.0.1", 0, reuse_port=True)
+    port = one.address[1]
+    two = listening("127.0.0.1", port, reuse_port=True)
+    assert two.address[1] == port
+    one.open()
+    # Who is not ready yet gets no connections.
+    for _ in range(50):
+        connect(one.address)
+        one.sockets[0].accept()[0].close()
+    two.open()
     with pytest.raises(ConfigError, match="address already in use"):
         listening("127.0.0.1", port)
 

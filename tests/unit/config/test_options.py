@@ -127,6 +127,14 @@ def test_missing_file():
         (["--custom-header", ":x"], "A colon was expected in custom header: :x"),
         (["--custom-header", "a b: x"], "Invalid name of a custom header: 'a b'"),
         (["--custom-header", "a: x\ny: z"], "Invalid character in the value of the custom header a"),
+        (["--custom-response-header", "x"], "A colon was expected in custom response header: x"),
+        (["--custom-response-header", "x: \0"], "Invalid character in the value of the custom response"),
+        (["--remove-response-header", "Server:"], "Invalid name of a removed header: 'Server:'"),
+        (["--remove-request-header", ""], "Invalid name of a removed header: ''"),
+        (["--remove-request-header", "host"], "The removed header Host is one that every request needs"),
+        (["--trusted-proxies", "10.0.0.1/8"], "trusted_proxies: 10.0.0.1/8 has host bits set; a network"),
+        (["--trusted-proxies", "10.0.0.1,me"], "trusted_proxies: 'me' does not appear to be"),
+        (["--trusted-proxies="], "trusted_proxies: '' does not appear to be"),
     ],
 )
 def test_refused_values(argv, message):
@@ -177,6 +185,14 @@ def test_settings():
     assert settings.keep_alive_timeout == 5.0
     assert not settings.x_forward
     assert settings.custom_fields == ((b"x-a", b"2"),)
+
+
+def test_trusted_proxies():
+    assert build.proxy_settings(make()).trusted_proxies is None
+    proxy = make("--trusted-proxies", "10.0.0.0/8, ::1", "--trusted-proxies=192.0.2.1")
+    trusted = build.proxy_settings(proxy).trusted_proxies
+    peers = (b"10.1.1.1", b"::1", b"192.0.2.1", b"192.0.2.2")
+    assert [trusted.trusts(peer) for peer in peers] == [True, True, True, False]
 
 
 def test_token_from_the_environment(monkeypatch, own_directory):

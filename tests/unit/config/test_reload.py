@@ -16,10 +16,17 @@ def options(**values):
 def test_all_options_are_live_but_these():
     """A new option is decided on here, or where it stands."""
     addresses = {f"{name}{what}" for name in ("", "api_", "metrics_") for what in ("ip", "port", "socket")}
-    addresses |= {"redirect_port", "redirect_to", "reuse_port"}
+    addresses |= {"proxy_protocol", "redirect_port", "redirect_to", "reuse_port"}
     routes = {"auth_token", "api_max_body_size", "default_target", "host_routing", "wait_for_route"}
     routes |= {f"storage_{what}" for what in ("at_start", "backend", "patience", "url")}
-    process = {"event_loop", "max_connections_per_target", "pid_file", "upstream"}
+    process = {
+        "access_log",
+        "access_log_format",
+        "event_loop",
+        "max_connections_per_target",
+        "pid_file",
+        "upstream",
+    }
     live = set(Options.class_trait_names(config=True, live=True))
     assert set(Options.class_trait_names(config=True)) - live == addresses | routes | process
 

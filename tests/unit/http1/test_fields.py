@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from chp.http1.fields import drop_fields, is_token, is_valid_host, list_members, parse_fields, write_fields
+from chp.http1.fields import (
+    FieldRemover,
+    drop_fields,
+    is_token,
+    is_valid_host,
+    list_members,
+    parse_fields,
+    write_fields,
+)
 
 BLOCK = b"\r\nA: 1\r\nb:2\r\nC:\t x y \t\r\nEmpty:\r\na: 3: 4\r\nObs: \xe9"
 FIELDS = [(b"A", b"1"), (b"b", b"2"), (b"C", b"x y"), (b"Empty", b""), (b"a", b"3: 4"), (b"Obs", b"\xe9")]
@@ -80,3 +88,10 @@ def test_invalid_host(host: bytes) -> None:
 )
 def test_list_members_in_lower_case(value: bytes, members: list[bytes]) -> None:
     assert list_members(value) == members
+
+
+def test_removed_lines_leave_the_others_as_they_are() -> None:
+    remove = FieldRemover([b"X-a", b"c.d"])
+    block = b"\r\nX-A: 1\r\nE:\t2 \r\nx-a:3\r\nB: X-A: 6\r\nx-ab: 7\r\ncxd: 8\r\nC.D:"
+    assert remove(block) == b"\r\nE:\t2 \r\nB: X-A: 6\r\nx-ab: 7\r\ncxd: 8"
+    assert remove(b"") == b""

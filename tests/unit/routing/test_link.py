@@ -231,6 +231,45 @@ async def test_an_error_of_ours_does_not_end_it(monkeypatch: pytest.MonkeyPatch)
     await table.close()
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (None, "NoneType instead of Snapshot"),
+        (("0", {}), "tuple instead of Snapshot"),
+        (Snapshot("0", None), "NoneType instead of Mapping"),  # type: ignore[arg-type]
+        (Snapshot("0", ["/a"]), "list instead of Mapping"),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_store_whose_load_returns_anything_else(answer: Any, text: str) -> None:
+    store = FakeStore()
+    store.snapshot = answer
+    table = make(store)
+    with pytest.raises(StorageError, match=f"The route store failed: load: {text}"):
+        await table.load("exit")
+    await table.close()
+
+
+@pytest.mark.expect_log("Last activities are not saved: The route store failed: activity: NoneType")
+async def test_a_store_whose_methods_return_nothing() -> None:
+    store = FakeStore()
+    table = make(store)
+    await table.load()
+    store.answers.put_nowait(None)  # type: ignore[arg-type]
+    with pytest.raises(StorageError, match="The route store failed: change: NoneType instead of Change"):
+        await table.add("/a", TARGET)
+    store.heard = None  # type: ignore[assignment]
+    await table.close()
+
+
+async def test_paths_that_are_no_text(log_lines: Any) -> None:
+    store = FakeStore({5: TARGET, None: TARGET, b"/b": TARGET, "/a": TARGET})  # type: ignore[dict-item]
+    table = make(store)
+    await table.load()
+    assert set(table.routes()) == {"/a"}
+    assert len(log_lines.take("of the store is none of ours: left out")) == 3
+    await table.close()
+
+
 async def test_activities_go_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "ACTIVITIES_PER_CALL", 2)
     routes = {f"/{number}": {**TARGET, "last_activity": TIME} for number in range(5)}

@@ -182,6 +182,10 @@ def test_a_missing_package_is_one_line(
         ("postgresql://ada:secret@h:port/x", "can't be used"),
         ("redis://:secret@h:port", "can't be used"),
         ("redis://:secret@h?socket_timeout=x", "can't be used"),
+        ("redis://:secret@h?prefx=hub1", "there is no option 'prefx'"),
+        ("redis+sentinel://:secret@h/routes?prefx=hub1", "there is no option 'prefx'"),
+        ("postgresql://ada:secret@h/x?sll=require", "there is no option 'sll'"),
+        ("sqlite:///x?mode=ro", "there is no option 'mode'"),
         ("redis+sentinel://:secret@h", "the path of a Sentinel URL is the name of the service"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from chp.errors import InvalidTarget, StorageError
 from chp.metrics import Metrics
-from chp.routing.route import Route, format_time
+from chp.routing.route import Route, format_time, parse_time
 from chp.routing.storage import Changes, MemoryStore, RouteStore, link
 from chp.routing.table import RouteTable, clean_path, printable
 
@@ -184,6 +184,21 @@ async def test_as_json_gives_back_what_was_posted() -> None:
 def test_format_time() -> None:
     assert format_time(0) == "1970-01-01T00:00:00.000Z"
     assert format_time(1700000000.9996) == "2023-11-14T22:13:20.999Z"
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+10:00", "x", 5, None])
+def test_times_that_cannot_be_shown(text: object) -> None:
+    assert parse_time(text) is None
+
+
+async def test_touch_does_not_go_back_behind_what_another_proxy_said() -> None:
+    table = RouteTable(MemoryStore({}), Metrics(), LOG, host_routing=False, on_retired=lambda target: None)
+    await table.add("/a", {"target": "http://h"})
+    route = table.routes()["/a"]
+    later = format_time(time.time() + 7200)
+    route.hear_of_activity(later)
+    route.touch()
+    assert route.as_json()["last_activity"] == later
 
 
 async def test_touch() -> None:

@@ -12,6 +12,7 @@ import pytest
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers import proxy
+from chp.handlers.fields import FieldRules
 from chp.handlers.proxy import Exchange
 from chp.http1.head import RequestHead, ResponseHead
 from chp.metrics import Metrics
@@ -209,6 +210,8 @@ def new_exchange() -> tuple[Exchange, Connection]:
     handler: Any = SimpleNamespace(
         runtime=new_runtime(),
         settings=ProxySettings(),
+        fields=FieldRules(ProxySettings()),
+        change_fields=None,
         rewrites_location=False,
         error_pages=SimpleNamespace(open=lambda exchange, status: None),
     )
