@@ -151,11 +151,11 @@ async def connect_first(loop: asyncio.AbstractEventLoop, addresses: Addresses, p
         for attempt in others:
             attempt.cancel()
         try:
-            outcomes = await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.gather(*others, return_exceptions=True)
         except asyncio.CancelledError:
-            if winner is not None:
-                winner.result().close()  # nobody wants it any more
+            others = attempts  # nobody wants that of the winner any more
             raise
-        for outcome in outcomes:
-            if isinstance(outcome, socket.socket):
-                outcome.close()
+        finally:
+            for attempt in others:
+                if attempt.done() and not attempt.cancelled() and not attempt.exception():
+                    attempt.result().close()

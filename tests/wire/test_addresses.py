@@ -192,7 +192,7 @@ async def test_an_attempt_that_is_given_up_at_any_moment_leaves_no_connection(
     with socket.create_server(("127.0.0.1", 0)) as one:
         port = one.getsockname()[1]
         with socket.create_server(("127.0.0.2", port)):
-            for turns in [*range(12)] * 4:
+            for turns in [*range(12)] * 20:
                 attempt = asyncio.ensure_future(
                     connect_first(loop, (address("127.0.0.2"), address("127.0.0.1")), port)
                 )
