@@ -219,7 +219,7 @@ async def _notified(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
 async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
     """Read news; wait until the log beside SQLite's file changes, or a second."""
     log = f"{engine.url.database}-wal"
-    seen = (0.0, 0)
+    seen = _look(log)  # what was written before is read first of all
     changed = 0.0  # when that was noticed
     written = asyncio.Event()
 
