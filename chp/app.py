@@ -414,9 +414,11 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self.log.warning("Not reloaded: the proxy is starting or stopping")
             return
         notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
-        self.reload()
-        logs.adopt_library_loggers(self.log)  # its handlers are new where its level is
-        notify(READY="1")
+        try:
+            self.reload()
+            logs.adopt_library_loggers(self.log)  # its handlers are new where its level is
+        finally:
+            notify(READY="1")
 
     def _write_pid_file(self) -> None:
         if self.pid_file:

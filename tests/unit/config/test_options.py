@@ -128,6 +128,7 @@ def test_missing_file():
         (["--custom-header", "a b: x"], "Invalid name of a custom header: 'a b'"),
         (["--custom-header", "a: x\ny: z"], "Invalid character in the value of the custom header a"),
         (["--custom-response-header", "x"], "A colon was expected in custom response header: x"),
+        (["--custom-header", "a: \udcff"], "Invalid character in the value of the custom header a"),
         (["--custom-response-header", "x: \0"], "Invalid character in the value of the custom response"),
         (["--remove-response-header", "Server:"], "Invalid name of a removed header: 'Server:'"),
         (["--remove-request-header", ""], "Invalid name of a removed header: ''"),
