@@ -114,6 +114,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         line = cli.parse(sys.argv[1:] if argv is None else argv, type(self))
         if line.help:
             self.print_help(classes=line.help == "help-all")
+            sys.stdout.flush()
             self.exit(0)
         if line.version:
             self.print_version()
@@ -123,6 +124,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self.exit(0)
         self._line = line
         config = self._read_config(line)
+        read_options(config, type(self))  # it says in one line what is wrong with a value
         # Kept out of the configuration, so that nothing that shows it can show the token or a password.
         for name in ("auth_token", "storage_url"):
             secret = config[type(self).__name__].pop(name, None)
@@ -459,7 +461,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the proxy as a command: exit status 0, or 1 and one line on stderr."""
     proxy = ConfigurableProxy()
     try:
-        proxy.initialize(argv)
+        try:
+            proxy.initialize(argv)
+        except BrokenPipeError:  # its reader has seen enough: ``chp --help | head``
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
+            sys.exit(1)
         proxy.start()
     except (ChpError, TraitError) as error:
         reason = " ".join(str(error).split())
