@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -172,6 +173,17 @@ def test_a_missing_package_is_one_line(
         load_store(url=url)
     text = f"Storage backend {extra!r}: {package} is not installed: pip install 'jupyterhub-chp[{extra}]'"
     assert str(caught.value) == text
+
+
+def test_sqlalchemy_without_greenlet_is_one_line() -> None:
+    """As in the environment of a Hub, which needs SQLAlchemy and no greenlet."""
+    program = (
+        "import sys; sys.modules['greenlet'] = None; from chp.routing.storage import load_store;"
+        " load_store(url='sqlite:///x')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    text = "Storage backend 'sql': greenlet is not installed: pip install 'jupyterhub-chp[sql]'"
+    assert result.stderr.splitlines()[-1].endswith(text)
 
 
 @pytest.mark.parametrize(
