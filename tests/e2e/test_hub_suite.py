@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.hub import HUB_5
+from support.hub import HUB_5, processes_at_home_in
 
 TESTS = ("jupyterhub.tests.test_proxy", "jupyterhub.tests.test_internal_ssl_connections")
 # Of JupyterHub's pyproject.toml, which is not installed.
@@ -49,6 +50,8 @@ def test_jupyterhubs_tests_pass(tmp_path: Path, python: str, tests: tuple[str, .
         timeout=240,
         check=False,
     )
+    for pid in processes_at_home_in(tmp_path):
+        os.kill(pid, signal.SIGKILL)  # JupyterHub's tests leave a server running
     output = result.stdout[-20_000:] + result.stderr[-2_000:]
     assert result.returncode == 0, output
     counted = re.search(r"^(\d+) passed", result.stdout, re.MULTILINE)

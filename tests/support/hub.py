@@ -57,6 +57,19 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def processes_at_home_in(directory: Path) -> list[int]:
+    """Return the processes that a program with this home has started: only they know of it."""
+    marker = f"HOME={directory}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdecimal() and marker in Path(f"/proc/{name}/environ").read_bytes():
+                found.append(int(name))
+        except OSError:
+            continue  # it has ended, or is somebody else's
+    return found
+
+
 class Hub(Server):
     """JupyterHub on free ports of 127.0.0.1, with ``chp`` as its proxy in one of two ways."""
 
@@ -122,16 +135,7 @@ class Hub(Server):
             os.kill(pid, 9)
 
     def own_processes(self) -> list[int]:
-        """Processes that this Hub has started, by the directory that only they know of."""
-        marker = f"HOME={self.directory}".encode()
-        found = []
-        for name in os.listdir("/proc"):
-            try:
-                if name.isdecimal() and marker in Path(f"/proc/{name}/environ").read_bytes():
-                    found.append(int(name))
-            except OSError:
-                continue  # it has ended, or is somebody else's
-        return found
+        return processes_at_home_in(self.directory)
 
 
 class Browser:
