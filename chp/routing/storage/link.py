@@ -100,7 +100,7 @@ class StoreLink:
                 if at_start == "serve":
                     break
                 if not waiting:
-                    self._log.info("Nobody is answered until the route store can be read (--storage-at-start)")
+                    self._log.info("Nobody is answered before the store can be read (--storage-at-start)")
                 waiting = True
                 await asyncio.sleep(next(self._pauses))
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._save_regularly())]

@@ -308,7 +308,7 @@ async def test_starting_without_the_store(caplog: pytest.LogCaptureFixture) -> N
     table = make(store)
     await table.load("wait")
     assert set(table.routes()) == {"/a"}
-    said = "Nobody is answered until the route store can be read (--storage-at-start)"
+    said = "Nobody is answered before the store can be read (--storage-at-start)"
     assert caplog.messages.count(said) == 1
     await table.close()
 
