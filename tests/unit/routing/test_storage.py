@@ -97,8 +97,9 @@ def test_by_name_with_configuration() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("etcd", "must be 'memory', 'sql', 'redis' or 'package.module.Class'"),
-        (".Store", "must be 'memory', 'sql', 'redis' or 'package.module.Class'"),
+        ("etcd", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
+        (".Store", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
+        ("./my-backend.js", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
         ("..x.Store", "can't import ..x"),
         ("no_such_module.Store", "can't import no_such_module: No module named 'no_such_module'"),
         ("chp_test_stores.bad.Store", "can't import chp_test_stores.bad: division by zero"),
