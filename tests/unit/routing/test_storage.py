@@ -100,7 +100,7 @@ def test_by_name_with_configuration() -> None:
         ("etcd", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
         (".Store", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
         ("./my-backend.js", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
-        ("..x.Store", "can't import ..x"),
+        ("..x.Store", "must be 'memory', 'sql', 'redis' or a Python class"),
         ("no_such_module.Store", "can't import no_such_module: No module named 'no_such_module'"),
         ("chp_test_stores.bad.Store", "can't import chp_test_stores.bad: division by zero"),
         ("chp_test_stores.good.Missing", "no Missing in chp_test_stores.good"),
