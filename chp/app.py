@@ -206,7 +206,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         settings = build.proxy_settings(self)
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
-            self.log.warning("REST API is not authenticated.")
+            self.log.warning("REST API is not authenticated. Set CONFIGPROXY_AUTH_TOKEN to a secret.")
         if self.reuse_port and not self.storage_url and self.storage_backend in ("", "memory"):
             self.log.warning("--reuse-port without a store: a route is known to the process that got it only")
 

@@ -198,6 +198,14 @@ def test_port_in_use(tmp_path, environment):
     assert result.stderr == f"chp: --api-port: can't listen on 127.0.0.1:{port}: address already in use\n"
 
 
+def test_no_token_is_a_warning(tmp_path, environment):
+    environment.pop("CONFIGPROXY_AUTH_TOKEN")
+    result = run([*LOCAL, "--access-log", "/no/log"], tmp_path, environment)
+    warning, error = result.stderr.splitlines()
+    assert warning.endswith("warn: REST API is not authenticated. Set CONFIGPROXY_AUTH_TOKEN to a secret.")
+    assert error == "chp: --access-log: can't write to /no/log: No such file or directory"
+
+
 def test_both_kinds_of_token_are_an_error(tmp_path, environment):
     result = run([], tmp_path, {**environment, "CONFIGPROXY_AUTH_TOKEN_FILE": "x"})
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
