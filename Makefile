@@ -69,7 +69,7 @@ benchmark: $(VENV)/.run
 	$(BIN)/python -m benchmarks --installed $(VENV)/benchmark-peers $(BENCHMARK_ARGS)
 
 clean:
-	rm -rf $(VENV) artifacts build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find chp tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A venv without pip is what Debian leaves when python3-venv is missing.

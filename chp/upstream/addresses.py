@@ -150,6 +150,12 @@ async def connect_first(loop: asyncio.AbstractEventLoop, addresses: Addresses, p
         others = [attempt for attempt in attempts if attempt is not winner]
         for attempt in others:
             attempt.cancel()
-        for outcome in await asyncio.gather(*others, return_exceptions=True):
-            if isinstance(outcome, socket.socket):
-                outcome.close()
+        try:
+            await asyncio.gather(*others, return_exceptions=True)
+        except asyncio.CancelledError:
+            others = attempts  # nobody wants that of the winner any more
+            raise
+        finally:
+            for attempt in others:
+                if attempt.done() and not attempt.cancelled() and not attempt.exception():
+                    attempt.result().close()

@@ -20,7 +20,12 @@ MIB = 2**20
 _SETTLES = 5.0
 # What objects have when they are seen again and again: timers that were cancelled stay in the heap of
 # the loop for a while, and of each origin something is remembered, which is bounded.
-_UNSTEADY = {"asyncio.events.TimerHandle", "asyncio.events.Handle", "chp.http1.target.Origin"}
+_UNSTEADY = {
+    "asyncio.events.TimerHandle",
+    "asyncio.events.Handle",
+    "chp.http1.target.Origin",
+    "chp.repeats._Kind",  # of log lines, for a minute
+}
 _IN_PASSING = 5
 
 # A hook sees every outgoing request; this one acts on a single path.

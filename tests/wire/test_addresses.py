@@ -184,6 +184,27 @@ async def test_two_that_answer_at_once_leave_one_connection() -> None:
                 sock.close()
 
 
+async def test_an_attempt_that_is_given_up_at_any_moment_leaves_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(addresses, "_ATTEMPT_DELAY", 0)
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)):
+            for turns in [*range(12)] * 20:
+                attempt = asyncio.ensure_future(
+                    connect_first(loop, (address("127.0.0.2"), address("127.0.0.1")), port)
+                )
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                if not attempt.done():
+                    attempt.cancel()
+                    await asyncio.wait([attempt])
+                if not attempt.cancelled():
+                    attempt.result().close()
+
+
 async def test_the_table_of_names_is_bounded(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "_MAX_NAMES", 10)
     resolver = Resolver(asyncio.get_running_loop())
