@@ -387,14 +387,15 @@ c = get_config()  # noqa: F821
 #
 # With more, the proxy stops accepting until one of them ends, and those who come wait in the
 # kernel's backlog, as with HAProxy's maxconn; health checks wait with them. The default is
-# half of the process's limit of open files (less 64 for other things), so that each connection
+# half of the process's limit of open files, less 32 for other things, so that each connection
 # finds a file descriptor for its target.
 # c.ConfigurableProxy.max_connections = 0
 
 # How many connections one client's address may have open at a time; 0: any number.
 #
 # One more is closed at once, without an answer, and before TLS. The address is that of the
-# connection: behind a load balancer, or for users behind one NAT, all have the same.
+# connection, or what a PROXY header says (``--proxy-protocol``): behind any other load
+# balancer, and for users behind one NAT, all have the same.
 # c.ConfigurableProxy.max_connections_per_address = 0
 
 # How many requests and WebSockets may be under way to one target at a time; 0: any number.
@@ -422,7 +423,7 @@ c = get_config()  # noqa: F821
 
 # The event loop: uvloop, asyncio, or auto for uvloop where it is installed.
 #
-# uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs it.
+# uvloop makes the proxy faster; ``pip install 'jupyterhub-chp[speed]'`` installs it.
 # c.ConfigurableProxy.event_loop = 'auto'
 
 # Write a line for each request to this file, or to standard output (``-``); by default there is none.

@@ -114,6 +114,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         line = cli.parse(sys.argv[1:] if argv is None else argv, type(self))
         if line.help:
             self.print_help(classes=line.help == "help-all")
+            sys.stdout.flush()
             self.exit(0)
         if line.version:
             self.print_version()
@@ -123,6 +124,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self.exit(0)
         self._line = line
         config = self._read_config(line)
+        read_options(config, type(self))  # it says in one line what is wrong with a value
         # Kept out of the configuration, so that nothing that shows it can show the token or a password.
         for name in ("auth_token", "storage_url"):
             secret = config[type(self).__name__].pop(name, None)
@@ -204,7 +206,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         settings = build.proxy_settings(self)
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
-            self.log.warning("REST API is not authenticated.")
+            self.log.warning("REST API is not authenticated. Set CONFIGPROXY_AUTH_TOKEN to a secret.")
         if self.reuse_port and not self.storage_url and self.storage_backend in ("", "memory"):
             self.log.warning("--reuse-port without a store: a route is known to the process that got it only")
 
@@ -414,9 +416,11 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
             self.log.warning("Not reloaded: the proxy is starting or stopping")
             return
         notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
-        self.reload()
-        logs.adopt_library_loggers(self.log)  # its handlers are new where its level is
-        notify(READY="1")
+        try:
+            self.reload()
+            logs.adopt_library_loggers(self.log)  # its handlers are new where its level is
+        finally:
+            notify(READY="1")
 
     def _write_pid_file(self) -> None:
         if self.pid_file:
@@ -459,7 +463,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the proxy as a command: exit status 0, or 1 and one line on stderr."""
     proxy = ConfigurableProxy()
     try:
-        proxy.initialize(argv)
+        try:
+            proxy.initialize(argv)
+        except BrokenPipeError:  # its reader has seen enough: ``chp --help | head``
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
+            sys.exit(1)
         proxy.start()
     except (ChpError, TraitError) as error:
         reason = " ".join(str(error).split())

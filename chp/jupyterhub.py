@@ -381,6 +381,14 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
                     f"c.ConfigurableProxy.{name}: {type(value).__name__} can't be passed to another "
                     "process. Set it in a file of its own (c.CHPProxy.config_file)."
                 ) from None
+        drain_timeout = options.get("drain_timeout", 0)
+        if isinstance(drain_timeout, int) and drain_timeout >= self.stop_timeout * 1000:
+            self.log.warning(
+                "c.ConfigurableProxy.drain_timeout is %g seconds, but the Hub kills the proxy after %g: "
+                "c.CHPProxy.stop_timeout has to be more.",
+                drain_timeout / 1000,
+                self.stop_timeout,
+            )
         return options
 
     def _config_arguments(self, options: dict[str, Any]) -> list[str]:
@@ -495,7 +503,9 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
                     failed = True
                     return None
 
-        failure = f"The proxy's API does not answer: {method} {path or '/'}"
+        failure = f"The proxy's API at {self.api_url} does not answer: {method} {path or '/'}"
+        if not self.should_start:
+            failure += ". The Hub does not start this proxy (c.CHPProxy.should_start): does it run?"
         answer: _Answer = await exponential_backoff(
             attempt, failure, timeout=_API_PATIENCE, max_wait=_API_INTERVAL
         )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import select
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
 
 from chp.errors import ConfigError
 
@@ -20,6 +24,9 @@ _MAX_WAITING = 4 * 1024 * 1024
 _CLOSE_TIMEOUT = 2.0
 # Whoever may read the program's own log need not be everybody.
 _MODE = 0o640
+_LINE_FEED = 10
+
+_Jobs = SimpleQueue[tuple[Future[None], Callable[[], None]] | None]
 
 
 class LogFile:
@@ -41,8 +48,11 @@ class LogFile:
             self._descriptor = _open(path)
         except (OSError, ValueError) as error:
             raise ConfigError(f"can't write to {path}: {_reason(error)}") from None
-        # From here on the thread alone uses the descriptor.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="chp-log")
+        # From here on the thread alone uses the descriptor. No thread of an executor: the interpreter
+        # would wait at its end for one that a disk or pipe holds.
+        self._torn = False  # the file ends within a line
+        self._jobs: _Jobs = SimpleQueue()
+        threading.Thread(target=_work, args=(self._jobs,), name="chp-log", daemon=True).start()
 
     def write(self, line: bytes) -> None:
         """Take a line, which ends with LF. It is written within a fraction of a second."""
@@ -58,9 +68,9 @@ class LogFile:
 
     def reopen(self) -> None:
         """Go on in a new file of the same name: the old one was moved away. Standard output stays."""
-        if self._path != STDOUT:
+        if self._path != STDOUT and not self._closed:
             self._flush()
-            self._loop.run_in_executor(self._thread, self._open_again).add_done_callback(self._reopened)
+            self._run(self._open_again).add_done_callback(self._reopened)
 
     async def close(self) -> None:
         """Write what is left, and release the file. What comes later is ignored."""
@@ -68,12 +78,17 @@ class LogFile:
             await asyncio.wait({self._writing}, timeout=_CLOSE_TIMEOUT)
         self._flush()
         self._closed = True
-        last = self._loop.run_in_executor(self._thread, self._release)
+        last = self._run(self._release)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(last), _CLOSE_TIMEOUT)
-        self._thread.shutdown(wait=False)
+        self._jobs.put(None)
 
     # -- private -----------------------------------------------------------
+
+    def _run(self, job: Callable[[], None]) -> asyncio.Future[None]:
+        done: Future[None] = Future()
+        self._jobs.put((done, job))
+        return asyncio.wrap_future(done, loop=self._loop)
 
     def _flush(self) -> None:
         if self._timer is not None:
@@ -82,7 +97,7 @@ class LogFile:
         if self._waiting and self._writing is None:
             self._in_flight = len(self._waiting)
             data, self._waiting, self._size = b"".join(self._waiting), [], 0
-            self._writing = self._loop.run_in_executor(self._thread, self._write_out, data)
+            self._writing = self._run(lambda: self._write_out(data))
             self._writing.add_done_callback(self._written)
 
     def _written(self, done: asyncio.Future[None]) -> None:
@@ -107,17 +122,22 @@ class LogFile:
     # -- in the thread -----------------------------------------------------
 
     def _write_out(self, data: bytes) -> None:
+        if self._torn:
+            data = b"\n" + data
         view = memoryview(data)
         while view:
             try:
-                view = view[os.write(self._descriptor, view) :]
+                count = os.write(self._descriptor, view)
             except BlockingIOError:  # another program that shares the pipe may have made it so
                 select.select([], [self._descriptor], [], 1.0)
+            else:
+                self._torn = view[count - 1] != _LINE_FEED
+                view = view[count:]
 
     def _open_again(self) -> None:
-        new = _open(self._path)
-        self._release()
-        self._descriptor = new
+        old, self._descriptor = self._descriptor, _open(self._path)
+        self._torn = False
+        os.close(old)
 
     def _release(self) -> None:
         if self._path != STDOUT:
@@ -127,8 +147,25 @@ class LogFile:
 def _open(path: str) -> int:
     if path == STDOUT:
         return 1
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    # Without O_NONBLOCK, to open a pipe would wait until somebody reads it.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, _MODE)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _work(jobs: _Jobs) -> None:
+    while (item := jobs.get()) is not None:
+        done, job = item
+        try:
+            job()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+        return "it is a pipe that nobody reads"
     return (isinstance(error, OSError) and error.strerror) or str(error)

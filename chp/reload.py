@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tornado.httpserver import HTTPServer
+from traitlets import TraitError
 
 from chp.config import build
 from chp.config.certificate import Stamp, stamp, valid_until
@@ -82,7 +83,7 @@ class Reloader:
             settings = build.proxy_settings(options)
             proxy_tls, api_tls = build.proxy_tls(options), build.api_tls(options)
             error_pages = make_error_pages(options, parts.runtime, parts.upstream)
-        except ChpError as error:
+        except Exception as error:  # whatever it is, the proxy runs and goes on
             self._metrics.config_reloads["failed"] += 1
             self._log.error("Configuration not reloaded, all is as it was: %s", _one_line(error))
             return None
@@ -147,4 +148,5 @@ def _stamps(options: Options) -> dict[str, Stamp]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    kind = "" if isinstance(error, (ChpError, TraitError)) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())

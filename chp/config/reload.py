@@ -6,7 +6,9 @@ the start: addresses, routes, event loop.
 
 from __future__ import annotations
 
-from traitlets import TraitError
+from typing import Any
+
+from traitlets import Enum, Integer, TraitError, TraitType
 from traitlets.config import Config, Configurable
 from traitlets.config.loader import LazyConfigValue
 
@@ -29,8 +31,24 @@ def read(config: Config, configurable: type[Configurable]) -> Options:
             try:
                 setattr(options, trait, value)
             except TraitError as error:
-                raise ConfigError(str(error)) from None
+                raise ConfigError(_complaint(options.traits()[trait], value, error)) from None
     return options
+
+
+def _complaint(trait: TraitType[Any, Any], value: object, error: TraitError) -> str:
+    """Return what is wrong with a value, without traitlets' words about classes and instances."""
+    if f"'{trait.name}' trait of a" not in str(error):
+        return str(error)  # one of our own
+    if isinstance(trait, Integer):
+        bounds = {"at least": trait.min, "at most": trait.max}
+        limits = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+        return f"{trait.name}: {value!r} is not a whole number" + (f" of {limits}" if limits else "")
+    if isinstance(trait, Enum):
+        return (
+            f"{trait.name}: {value!r} is not one of {', '.join(map(str, filter(None, trait.values or ())))}"
+        )
+    # Without the value, which may be a secret.
+    return f"{trait.name}: the value has to be {trait.info()}, and is of the type {type(value).__name__}"
 
 
 def merge(running: Options, wanted: Options) -> tuple[Options, list[str], list[str]]:

@@ -152,7 +152,8 @@ def _load_key_pair(context: ssl.SSLContext, files: Files) -> None:
         raise ConfigError(f"{cert_option}: no certificate (PEM) in {files.cert}")
     key_file = files.key or files.cert
     if "PRIVATE KEY-----" not in key_text:
-        raise ConfigError(f"{key_option}: no private key (PEM) in {key_file}")
+        hint = "" if files.key else f", and no {files.option}-key is given"
+        raise ConfigError(f"{key_option}: no private key (PEM) in {key_file}{hint}")
     try:
         # Always a passphrase: without one, OpenSSL would ask for it on the terminal.
         context.load_cert_chain(files.cert, key_file, files.passphrase or "-")

@@ -64,8 +64,8 @@ class FieldRules:
         return os.urandom(16).hex().encode()
 
     def id_line(self, request_id: bytes) -> bytes:
-        """Return the block that says it."""
-        return b"\r\n%b: %b" % (self._id_name, request_id)
+        """Return the block that says it: nothing if ids are no longer wanted since the request came."""
+        return b"\r\n%b: %b" % (self._id_name, request_id) if self.gives_ids else b""
 
 
 class _Change:

@@ -325,6 +325,10 @@ class Exchange(ClientExchange, Receiver):
             self._finish()
 
     def upgraded(self, head: ResponseHead, transport: asyncio.Transport, early: bytes) -> None:
+        if self._connection.lost:
+            # Its connection_lost() is on the way, and over TLS no longer for whoever gets the transport now.
+            transport.abort()
+            return
         self._move("tunnel")
         self._stream = None
         handler = self._handler

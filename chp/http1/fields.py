@@ -47,11 +47,8 @@ class FieldRemover:
     __slots__ = ("_lines",)
 
     def __init__(self, names: Iterable[bytes]) -> None:
-        """``names`` in any case; a ``*`` at the end stands for any rest."""
-        ways = [
-            re.escape(name[:-1]) + rb"[^:\r]*" if name[-1:] == b"*" else re.escape(name) for name in names
-        ]
-        self._lines = re.compile(rb"\r\n(?:" + b"|".join(ways) + rb"):[^\r]*", re.IGNORECASE)
+        """``names`` in any case."""
+        self._lines = re.compile(rb"\r\n(?:" + b"|".join(map(re.escape, names)) + rb"):[^\r]*", re.IGNORECASE)
 
     def __call__(self, block: bytes) -> bytes:
         return self._lines.sub(b"", block)

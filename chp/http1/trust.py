@@ -15,7 +15,7 @@ _CLAIMS = re.compile(
     rb"\r\n(?:x[-_]forwarded[-_][^:\r]*|forwarded|x[-_]real[-_]ip|x[-_]scheme):[^\r]*", re.IGNORECASE
 )
 # As proxies write addresses into X-Forwarded-For: some with a port, IPv6 then in brackets.
-_ADDRESS = re.compile(rb"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
+_ADDRESS = re.compile(rb"\[([0-9A-Fa-f:.]*)\](?::[0-9]+)?|([0-9.]+)(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 _KNOWN_PEERS = 4096  # addresses that are not looked up again
 
 

@@ -193,6 +193,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             and not self._server.draining
         )
 
+    @property
+    def lost(self) -> bool:
+        """Tell whether the transport is at its end, which may not have been told yet."""
+        return self._transport.is_closing()
+
     def send(self, data: bytes | memoryview) -> None:
         """Send bytes of a response. Does nothing when the connection is closed."""
         if self._state == "closed":

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
+import threading
+from concurrent.futures import Future
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
 # Seconds for which a name's addresses are remembered, and of how many names.
 _LIFETIME = 5.0
 _MAX_NAMES = 1024
+# Lookups at a time. Each has a thread, which waits as long as the system's resolver does.
+_MAX_LOOKUPS = 64
 # RFC 8305, section 8: Connection Attempt Delay, in seconds.
 _ATTEMPT_DELAY = 0.25
 
@@ -57,6 +63,7 @@ class Resolver:
         self._loop = loop
         self._known: dict[str, tuple[Addresses, float]] = {}  # and until when; the oldest is first
         self._lookups: dict[str, asyncio.Task[Addresses]] = {}
+        self._places = asyncio.Semaphore(_MAX_LOOKUPS)
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """Return a socket that is connected to a host. Raises OSError, and UnicodeError for a bad name."""
@@ -102,7 +109,8 @@ class Resolver:
         return addresses
 
     async def _ask(self, host: str) -> list[Address]:
-        found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        async with self._places:
+            found = await asyncio.wrap_future(_ask_in_thread(host), loop=self._loop)
         return [Address(family, protocol, sockaddr) for family, _, protocol, _, sockaddr in found]
 
     async def _connect(self, host: str, addresses: Addresses, port: int) -> socket.socket:
@@ -111,6 +119,28 @@ class Resolver:
         except BaseException:  # also when there was no time to wait for an answer
             self._known.pop(host, None)
             raise
+
+
+def _ask_in_thread(host: str) -> Future[list[Any]]:
+    """Ask the system's resolver, in a thread that neither others nor the end of the program wait for.
+
+    Those of loop.getaddrinfo() are few, and the route store's too: a name server that is silent would
+    hold up all of these, and both event loops and the interpreter when they are closed.
+    """
+    done: Future[list[Any]] = Future()
+    done.set_running_or_notify_cancel()  # now it can't be cancelled
+
+    def ask() -> None:
+        try:
+            done.set_result(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        except Exception as error:
+            done.set_exception(error)
+
+    try:
+        threading.Thread(target=ask, name="chp-lookup", daemon=True).start()
+    except RuntimeError:  # no more threads
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+    return done
 
 
 def in_turn(addresses: list[Address]) -> Addresses:

@@ -12,6 +12,7 @@ from tornado.curl_httpclient import CurlAsyncHTTPClient
 
 from chp.http1.target import Origin
 from chp.runtime import NEVER
+from chp.upstream.addresses import is_address
 from chp.upstream.curl_handle import CurlHandle
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _SWEEP_DELAY = 0.1
 _SWEPT_AT_ONCE = 16
 # Seconds between two looks at which connections are still open.
 _SWEEP_INTERVAL = 1.0
+# Seconds in which the system's resolver gives up. To close a multi handle waits for its lookups,
+# and the event loop with it; libcurl's option against that (CURLMOPT_QUICK_EXIT) is none of pycurl's.
+_LOOKUP_TIMEOUT = 60.0
 
 
 class CurlClient(CurlAsyncHTTPClient):
@@ -63,6 +67,8 @@ class CurlClient(CurlAsyncHTTPClient):
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = 0
         self._idle_since = monotonic()
+        self._has_name = origin.scheme != "unix" and not is_address(origin.host)
+        self._lookups_until = 0.0  # as long as one may be under way that nobody waits for any more
         super().initialize(max_clients=0)  # calls back at once
         self._multi.setopt(pycurl.M_MAXCONNECTS, max(1, self.settings.pool_max_idle))
         self._ticker.watch(self)
@@ -91,6 +97,9 @@ class CurlClient(CurlAsyncHTTPClient):
         handle, stream.handle = stream.handle, None
         if handle is None:
             return
+        failed = stream.result is None or stream.result[0]
+        if failed and self._has_name and not handle.curl.getinfo(pycurl.NAMELOOKUP_TIME):
+            self._lookups_until = monotonic() + _LOOKUP_TIMEOUT
         self._multi.remove_handle(handle.curl)
         handle.stream = None
         if len(self._free) < _MAX_FREE:
@@ -101,7 +110,6 @@ class CurlClient(CurlAsyncHTTPClient):
         self.active.discard(stream)
         self._ticker.forget(stream)
         self._count_idle()
-        failed = stream.result is None or stream.result[0]
         if failed and len(self._sockets) <= _SWEPT_AT_ONCE:
             self._sweep()
         elif self._sweeper is None:
@@ -175,10 +183,10 @@ class CurlClient(CurlAsyncHTTPClient):
                 return
         now = monotonic()
         self.deadline = now + _SWEEP_INTERVAL
-        if self.active:
+        if self.active or now < self._lookups_until:
             return
         idle_until = self._idle_since + self.settings.pool_idle_timeout
-        if now >= idle_until or not self._sockets:
+        if self._retired or now >= idle_until or not self._sockets:
             self.close()
         else:
             self.deadline = min(self.deadline, idle_until)
@@ -256,7 +264,7 @@ class CurlClient(CurlAsyncHTTPClient):
                 self._act_soon()
         if self._multi is None:
             return
-        if self._retired and not self.active:
+        if self._retired and not self.active and monotonic() >= self._lookups_until:
             self.close()
             return
         self._set_timer()

@@ -133,6 +133,21 @@ def test_version_and_help(tmp_path, environment):
     assert "s3cret" not in everything
 
 
+def test_help_for_a_reader_who_has_seen_enough(tmp_path, environment):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [COMMAND, "--help"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -140,7 +155,12 @@ def test_version_and_help(tmp_path, environment):
         (["x"], "unexpected argument 'x': there are only options"),
         (["--port"], "option --port needs a value"),
         (["--port", "abc"], "option --port: 'abc' is not a whole number"),
-        (["--port", "70000"], "The value of the 'port' trait"),
+        (["--port", "70000"], "port: 70000 is not a whole number of at least 0 and at most 65535"),
+        (["--max-head-size", "1"], "max_head_size: 1 is not a whole number of at least 1024"),
+        (["--upstream", "x"], "upstream: 'x' is not one of auto, direct, curl"),
+        (["--protocol-rewrite", "ftp"], "protocol_rewrite: 'ftp' is not one of http, https"),
+        (["-f", "type.py"], "timeout: '5s' is not a whole number of at least 0"),
+        (["-f", "secret.py"], "auth_token: the value has to be a unicode string, and is of the type list"),
         (["--log-level", "loud"], "log_level: 'loud' is not one of"),
         (["--custom-header", "x"], "A colon was expected in custom header: x"),
         (
@@ -159,11 +179,14 @@ def test_version_and_help(tmp_path, environment):
 )
 def test_errors_are_one_line_and_status_1(tmp_path, environment, argv, message):
     (tmp_path / "bad.py").write_text("1 / 0\n")
+    (tmp_path / "type.py").write_text("c.ConfigurableProxy.timeout = '5s'\n")
+    (tmp_path / "secret.py").write_text("c.ConfigurableProxy.auth_token = ['s3cret']\n")
     result = run(argv, tmp_path, environment)
     assert result.returncode == 1
     log_free = [line for line in result.stderr.splitlines() if "[ConfigProxy] info" not in line]
     assert len(log_free) == 1
     assert log_free[0].startswith(f"chp: {message}")
+    assert "s3cret" not in result.stderr
     assert result.stdout == ""
 
 
@@ -173,6 +196,14 @@ def test_port_in_use(tmp_path, environment):
         result = run([*LOCAL, "--api-port", str(port)], tmp_path, environment)
     assert result.returncode == 1
     assert result.stderr == f"chp: --api-port: can't listen on 127.0.0.1:{port}: address already in use\n"
+
+
+def test_no_token_is_a_warning(tmp_path, environment):
+    environment.pop("CONFIGPROXY_AUTH_TOKEN")
+    result = run([*LOCAL, "--access-log", "/no/log"], tmp_path, environment)
+    warning, error = result.stderr.splitlines()
+    assert warning.endswith("warn: REST API is not authenticated. Set CONFIGPROXY_AUTH_TOKEN to a secret.")
+    assert error == "chp: --access-log: can't write to /no/log: No such file or directory"
 
 
 def test_both_kinds_of_token_are_an_error(tmp_path, environment):

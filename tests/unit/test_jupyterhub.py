@@ -224,7 +224,11 @@ async def test_waits_for_a_proxy_that_does_not_answer_yet(
 ) -> None:
     monkeypatch.setattr(module, "_API_PATIENCE", 0.3)
     proxy = make_proxy(api_url="http://127.0.0.1:1", auth_token="secret")
-    with pytest.raises(TimeoutError, match="The proxy's API does not answer: GET /"):
+    failure = "The proxy's API at http://127.0.0.1:1 does not answer: GET /"
+    with pytest.raises(TimeoutError, match=f"{failure}$"):
+        await proxy.get_all_routes()
+    proxy.should_start = False
+    with pytest.raises(TimeoutError, match=rf"{failure}\. The Hub does not start .* does it run\?$"):
         await proxy.get_all_routes()
 
 
@@ -421,6 +425,16 @@ def test_appending_to_a_list_in_the_hubs_configuration() -> None:
     config.ConfigurableProxy.custom_header.append("X-A: 1")
     proxy = make_proxy(config)
     assert proxy._proxy_options() == {"custom_header": ["X-A: 1"]}
+
+
+@pytest.mark.parametrize(("drain_timeout", "warnings"), [(9_999, 0), (20_000, 1)])
+def test_a_drain_that_the_hub_would_cut_short(
+    caplog: pytest.LogCaptureFixture, drain_timeout: int, warnings: int
+) -> None:
+    make_proxy({"ConfigurableProxy": {"drain_timeout": drain_timeout}})._proxy_options()
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == warnings
+    assert all("drain_timeout is 20 seconds, but the Hub kills the proxy after 10" in line for line in lines)
 
 
 def test_a_function_cannot_be_passed() -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,68 @@ async def test_a_full_disk_is_said_once(log_lines: Any) -> None:
     await until(lambda: file._writing is None)
     assert log_lines.take("3 lines of the access log were lost")
     await file.close()
+
+
+@pytest.mark.expect_log("Can't write to the access log .*/log: File too large")
+async def test_a_disk_that_is_full_within_a_line(tmp_path: Path, log_lines: Any) -> None:
+    """What comes when there is room again does not go on in the line that was cut."""
+    path = tmp_path / "log"
+    size = 64 * 1024 * 1024  # more than any other file that this process may write meanwhile
+    path.touch()
+    os.truncate(path, size)
+    file = opened(path)
+    file.write(b"whole\nand cut\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 9, limits[1]))
+    try:
+        file._flush()
+        await until(lambda: file._writing is None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    file.write(b"next\n")
+    file.write(b"last\n")
+    file._flush()
+    await until(lambda: file._writing is None)
+    assert log_lines.take("1 lines of the access log were lost")
+    file.write(b"end\n")
+    await file.close()
+    with path.open("rb") as written:
+        written.seek(size)
+        assert written.read() == b"whole\nand\nnext\nlast\nend\n"
+
+
+def test_a_pipe_without_a_reader_is_refused(tmp_path: Path) -> None:
+    """It would hold the program up for ever, deaf to signals."""
+    os.mkfifo(tmp_path / "fifo")
+    code = (
+        "import asyncio, logging\n"
+        "from chp.logfile import LogFile\n"
+        "async def main():\n"
+        f"    LogFile({str(tmp_path / 'fifo')!r}, asyncio.get_running_loop(), logging.getLogger())\n"
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=20, check=False)
+    assert ended.stderr.endswith(b"fifo: it is a pipe that nobody reads\n")
+
+
+def test_a_pipe_that_nobody_reads_does_not_keep_the_program_from_ending(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    code = (
+        "import asyncio, logging\n"
+        "from chp import logfile\n"
+        "logfile._CLOSE_TIMEOUT = 0.1\n"
+        "async def main():\n"
+        f"    file = logfile.LogFile({str(path)!r}, asyncio.get_running_loop(), logging.getLogger())\n"
+        "    file.write(b'x' * 1_000_000 + b'\\n')\n"
+        "    await file.close()\n"
+        "    file.reopen()\n"  # no error
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=20, check=False)
+    os.close(reader)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 async def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -232,3 +234,37 @@ def test_families_take_turns() -> None:
 )
 def test_what_is_an_address(host: str, expected: bool) -> None:
     assert is_address(host) is expected
+
+
+def test_a_name_server_that_is_silent_holds_up_neither_others_nor_the_end() -> None:
+    code = """
+import asyncio, socket, sys, time
+from chp.app import _new_event_loop
+from chp.upstream.addresses import Resolver
+
+known = socket.getaddrinfo
+
+def ask(host, *args, **kwargs):
+    if host.startswith("silent"):
+        time.sleep(60)
+    return known(host, *args, **kwargs)
+
+socket.getaddrinfo = ask
+
+async def main(loop):
+    resolver = Resolver(loop)
+    silent = [asyncio.ensure_future(resolver.look_up(f"silent{number}")) for number in range(40)]
+    await asyncio.sleep(0)
+    assert await resolver.look_up("localhost")
+    await asyncio.to_thread(int)  # what the route store uses
+    await resolver.close()
+    await asyncio.gather(*silent, return_exceptions=True)
+
+loop = _new_event_loop(sys.argv[1])
+loop.run_until_complete(main(loop))
+loop.close()
+"""
+    for name in ("asyncio", "uvloop"):
+        command = [sys.executable, "-c", code, name]
+        ended = subprocess.run(command, stderr=subprocess.PIPE, timeout=20, check=False)
+        assert (ended.returncode, ended.stderr) == (0, b""), name

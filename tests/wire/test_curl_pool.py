@@ -12,6 +12,7 @@ import pytest
 from support.streams import hang, quiet
 from support.wire import OK, Peer, Proxy, answer_ok, backend, proxy, until
 
+from chp.upstream import curl_client
 from chp.upstream.choice import ChosenUpstream
 from chp.upstream.curl import CurlUpstream
 from chp.upstream.curl_client import CurlClient
@@ -54,6 +55,28 @@ async def test_a_client_without_connections_is_gone(clients: weakref.WeakSet[Cur
         assert not clients
         assert (await chp.get()).status == 200
         assert server.connections == 2
+
+
+@pytest.mark.parametrize("retired", [False, True])
+async def test_a_client_stays_as_long_as_a_lookup_may_take(
+    clients: weakref.WeakSet[CurlClient], monkeypatch: pytest.MonkeyPatch, retired: bool
+) -> None:
+    """To close it would wait for the name server, and everybody with it."""
+    monkeypatch.setattr(curl_client, "_LOOKUP_TIMEOUT", 0.3)
+    monkeypatch.setattr(curl_client, "_SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(CurlClient, "_act_soon", lambda self: None)  # the lookup never ends
+    async with backend() as server, proxy(server.url.replace("127.0.0.1", "localhost"), timeout=50) as chp:
+        peer = await chp.connect()
+        await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: clients)
+        (client,) = clients
+        (stream,) = client.active
+        stream.abort()
+        if retired:
+            client.retire()
+        ended = asyncio.get_running_loop().time()
+        await until(lambda: client._multi is None)
+        assert asyncio.get_running_loop().time() - ended >= 0.25
 
 
 async def test_nothing_is_left_when_the_proxy_stops(clients: weakref.WeakSet[CurlClient]) -> None:

@@ -22,6 +22,7 @@ HSTS = "Strict-Transport-Security: max-age=31536000"
         (["X-A"], ["x-a: ours", "C: 1"], "X-A: 1\r\n", "x-a: ours\r\nC: 1\r\n"),
         (["X-A"], [], "", ""),
         (["Cookie"], [], "Cookie: a\r\nCookie: b\r\nCookie2: c\r\n", "Cookie2: c\r\n"),
+        (["*", "Ho*"], [], "A: 1\r\n*: 2\r\n", "A: 1\r\n"),  # a letter of names like any other
     ],
 )
 async def test_removed_from_requests(removed: list[str], custom: list[str], sent: str, block: str) -> None:

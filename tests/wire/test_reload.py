@@ -212,6 +212,17 @@ async def test_what_can_not_be_used_changes_nothing(tmp_path: Path) -> None:
         assert chp.app.metrics.config_reloads == {"ok": 0, "failed": 1}
 
 
+@pytest.mark.expect_log(FAILED + "OverflowError: ")
+async def test_what_nobody_has_thought_of_changes_nothing_either() -> None:
+    async with backend() as server, proxy(server.url) as chp:
+        chp.app.custom_header = ["X-New: 1"]
+        chp.app.timeout = 10**400  # more than a float holds
+        chp.app.reload()
+        assert (await chp.get()).status == 200
+        assert b"X-New" not in server.all_received
+        assert chp.app.metrics.config_reloads == {"ok": 0, "failed": 1}
+
+
 @pytest.mark.expect_log(
     "These can't change while the proxy runs, and did not: api_max_body_size, host_routing$"
 )

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from support.echo import answer, echo, request_at_backend
-from support.wire import Message, Peer, backend, proxy
+from support.wire import Message, Peer, backend, proxy, until
 from traitlets import TraitError
 
 NEW = re.compile(rb"[0-9a-f]{32}")
@@ -143,3 +143,38 @@ async def test_names_that_can_not_be(name: str) -> None:
     with pytest.raises(TraitError, match="request id header"):
         async with proxy(request_id_header=name):
             pass
+
+
+async def test_ids_that_are_no_longer_wanted_leave_no_trace() -> None:
+    """A reload takes the option away while one request waits for its route, and another for its answer."""
+    go_on = asyncio.Event()
+
+    async def slow(peer: Peer) -> None:
+        while True:
+            head = await peer.receive_head()
+            if b" /slow " in head:
+                await go_on.wait()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
+
+    options = {"request_id_header": "X-Request-ID", "custom_response_header": ["A: 1"]}
+    async with backend(slow) as server, proxy(**options) as chp:
+        await chp.add_route("/slow", server.url)
+        answered = await chp.connect()
+        await answered.send(GET.replace(b"/", b"/slow", 1))
+        await until(lambda: b"X-Request-ID: " in server.all_received)
+        chp.app.table.link._set_behind()
+        routed = await chp.connect()
+        await routed.send(GET.replace(b"/", b"/late", 1))
+        await until(lambda: chp.app.metrics.store_waits == 1)
+        chp.app.request_id_header = ""
+        chp.app.reload()
+        await chp.add_route("/late", server.url)
+        chp.app.table.link._in_step()
+        go_on.set()
+        for peer in (answered, routed):
+            message = await peer.receive_message()
+            assert message.head == (
+                b"HTTP/1.1 200 OK\r\nA: 1\r\nContent-Length: %d\r\n\r\n" % len(message.content)
+            )
+    assert message.content.startswith(b"GET /late HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 127.0.0.1\r\n")
+    assert b"\r\n: " not in message.content

@@ -11,7 +11,8 @@ from traitlets.utils.bunch import Bunch
 from chp.http1.trust import TrustedProxies
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
+# RFC 9110 section 5.5; and what a command line has in the place of bytes that are no UTF-8.
+_NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 # What the proxy itself says on each of its connections.
 _RESERVED = frozenset(
     (

@@ -154,7 +154,7 @@ class LimitOptions(HasTraits):
 
         With more, the proxy stops accepting until one of them ends, and those who come wait in the
         kernel's backlog, as with HAProxy's maxconn; health checks wait with them. The default is
-        half of the process's limit of open files (less 64 for other things), so that each connection
+        half of the process's limit of open files, less 32 for other things, so that each connection
         finds a file descriptor for its target.
         """,
     ).tag(config=True, live=True)
@@ -166,7 +166,8 @@ class LimitOptions(HasTraits):
         How many connections one client's address may have open at a time; 0: any number.
 
         One more is closed at once, without an answer, and before TLS. The address is that of the
-        connection: behind a load balancer, or for users behind one NAT, all have the same.
+        connection, or what a PROXY header says (``--proxy-protocol``): behind any other load
+        balancer, and for users behind one NAT, all have the same.
         """,
     ).tag(config=True, live=True)
 

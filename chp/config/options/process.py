@@ -71,7 +71,7 @@ class ProcessOptions(HasTraits):
         help="""
         The event loop: uvloop, asyncio, or auto for uvloop where it is installed.
 
-        uvloop makes the proxy faster; ``pip install jupyterhub-chp[speed]`` installs it.
+        uvloop makes the proxy faster; ``pip install 'jupyterhub-chp[speed]'`` installs it.
         """,
     ).tag(config=True, metavar="NAME")
 

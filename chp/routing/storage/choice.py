@@ -73,9 +73,11 @@ def _make(name: str, path: str, config: Mapping[str, Any]) -> RouteStore | Share
 
 def _find_class(name: str, path: str) -> type[Any]:
     module_name, _, class_name = path.rpartition(".")
-    if not module_name:
+    if not module_name or not all(part.isidentifier() for part in path.split(".")):
         choices = ", ".join(repr(known) for known in ("memory", *_STORES))
-        raise StorageError(f"Storage backend {name!r}: must be {choices} or 'package.module.Class'")
+        raise StorageError(
+            f"Storage backend {name!r}: must be {choices} or a Python class, 'package.module.Class'"
+        )
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -96,6 +98,10 @@ def _find_class(name: str, path: str) -> type[Any]:
 
 def _cannot_import(name: str, module_name: str, error: Exception) -> StorageError:
     package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if (
+        isinstance(error, ImportError) and not package
+    ):  # SQLAlchemy says in its own words that greenlet is missing
+        package = next((one for one in _EXTRAS if f"'{one}'" in str(error)), "")
     if name in _STORES and package in _EXTRAS:
         extra = _EXTRAS[package]
         return StorageError(

@@ -89,6 +89,7 @@ class StoreLink:
         it can be, return and serve what is there, or raise
         :class:`StorageError`.
         """
+        waiting = False
         while not self._loaded:
             try:
                 await self._load()
@@ -98,6 +99,9 @@ class StoreLink:
                 self._lost(error)
                 if at_start == "serve":
                     break
+                if not waiting:
+                    self._log.info("Nobody is answered before the store can be read (--storage-at-start)")
+                waiting = True
                 await asyncio.sleep(next(self._pauses))
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._save_regularly())]
 

@@ -4,7 +4,6 @@ import json
 import logging
 
 import pytest
-from traitlets import TraitError
 from traitlets.config import Config
 
 from chp.app import ConfigurableProxy
@@ -116,10 +115,10 @@ def test_missing_file():
     [
         (["--port", "70000"], "port"),
         (["--port", "-1"], "port"),
-        (["--timeout", "-1"], "timeout"),
+        (["--timeout", "-1"], "timeout: -1 is not a whole number of at least 0"),
         (["--connect-timeout", "0"], "connect_timeout"),
         (["--log-level", "loud"], "log_level: 'loud' is not one of debug, info, warn, error"),
-        (["--event-loop", "fast"], "event_loop"),
+        (["--event-loop", "fast"], "event_loop: 'fast' is not one of auto, uvloop, asyncio"),
         (["--protocol-rewrite", "ftp"], "protocol_rewrite"),
         (["--default-target", "localhost:80"], "default_target: "),
         (["--error-target", "ftp://x"], "error_target: "),
@@ -128,6 +127,7 @@ def test_missing_file():
         (["--custom-header", "a b: x"], "Invalid name of a custom header: 'a b'"),
         (["--custom-header", "a: x\ny: z"], "Invalid character in the value of the custom header a"),
         (["--custom-response-header", "x"], "A colon was expected in custom response header: x"),
+        (["--custom-header", "a: \udcff"], "Invalid character in the value of the custom header a"),
         (["--custom-response-header", "x: \0"], "Invalid character in the value of the custom response"),
         (["--remove-response-header", "Server:"], "Invalid name of a removed header: 'Server:'"),
         (["--remove-request-header", ""], "Invalid name of a removed header: ''"),
@@ -138,7 +138,7 @@ def test_missing_file():
     ],
 )
 def test_refused_values(argv, message):
-    with pytest.raises(TraitError) as raised:
+    with pytest.raises(ConfigError) as raised:
         make(*argv)
     assert message in str(raised.value)
 

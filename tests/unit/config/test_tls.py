@@ -158,7 +158,7 @@ def test_files_that_cannot_be_used(pki, tmp_path):
         ({"key": "/nowhere"}, "--ssl-key: can't read /nowhere: No such file or directory"),
         ({"cert": "/nowhere"}, "--ssl-cert: can't read /nowhere: No such file or directory"),
         ({"cert": ""}, "--ssl-key is given, but no --ssl-cert"),
-        ({"key": ""}, f"--ssl-cert: no private key (PEM) in {pki.cert}"),
+        ({"key": ""}, f"--ssl-cert: no private key (PEM) in {pki.cert}, and no --ssl-key is given"),
         ({"key": str(empty)}, f"--ssl-key: no private key (PEM) in {empty}"),
         ({"cert": str(empty)}, f"--ssl-cert: no certificate (PEM) in {empty}"),
         ({"cert": str(junk)}, f"--ssl-cert, --ssl-key: can't use {junk} and {pki.key}: "),

@@ -56,6 +56,8 @@ def test_entries_that_are_none(entry: str) -> None:
         (b"1.2.3.4\r\nX: y", b"10.0.0.1"),
         (b"1.2.3.256", b"10.0.0.1"),
         (b"1.2.3.4, 5.6.7.8", b"5.6.7.8"),
+        (b"[fe80::1%eth0]:56", b"10.0.0.1"),  # a zone means nothing here, and may be any text
+        (b'[fe80::1% - - "GET /forged"]', b"10.0.0.1"),
     ],
 )
 def test_the_client_is_the_last_address_that_is_not_trusted(forwarded_for: bytes, client: bytes) -> None:

@@ -301,12 +301,15 @@ async def test_what_is_not_saved_yet_outlives_a_change_and_a_load() -> None:
 
 
 @pytest.mark.expect_log("The route store failed: down")
-async def test_starting_without_the_store() -> None:
+async def test_starting_without_the_store(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     store = FakeStore({"/a": TARGET})
     store.loads = [OSError("down"), OSError("down")]
     table = make(store)
     await table.load("wait")
     assert set(table.routes()) == {"/a"}
+    said = "Nobody is answered before the store can be read (--storage-at-start)"
+    assert caplog.messages.count(said) == 1
     await table.close()
 
     store.loads = [OSError("down")]

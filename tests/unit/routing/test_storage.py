@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -96,9 +97,10 @@ def test_by_name_with_configuration() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("etcd", "must be 'memory', 'sql', 'redis' or 'package.module.Class'"),
-        (".Store", "must be 'memory', 'sql', 'redis' or 'package.module.Class'"),
-        ("..x.Store", "can't import ..x"),
+        ("etcd", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
+        (".Store", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
+        ("./my-backend.js", "must be 'memory', 'sql', 'redis' or a Python class, 'package.module.Class'"),
+        ("..x.Store", "must be 'memory', 'sql', 'redis' or a Python class"),
         ("no_such_module.Store", "can't import no_such_module: No module named 'no_such_module'"),
         ("chp_test_stores.bad.Store", "can't import chp_test_stores.bad: division by zero"),
         ("chp_test_stores.good.Missing", "no Missing in chp_test_stores.good"),
@@ -172,6 +174,17 @@ def test_a_missing_package_is_one_line(
         load_store(url=url)
     text = f"Storage backend {extra!r}: {package} is not installed: pip install 'jupyterhub-chp[{extra}]'"
     assert str(caught.value) == text
+
+
+def test_sqlalchemy_without_greenlet_is_one_line() -> None:
+    """As in the environment of a Hub, which needs SQLAlchemy and no greenlet."""
+    program = (
+        "import sys; sys.modules['greenlet'] = None; from chp.routing.storage import load_store;"
+        " load_store(url='sqlite:///x')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    text = "Storage backend 'sql': greenlet is not installed: pip install 'jupyterhub-chp[sql]'"
+    assert result.stderr.splitlines()[-1].endswith(text)
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ class Connection:
 
     write_paused = False
     may_persist = True
+    lost = False
     client = b"127.0.0.1"
     tls = False
 
@@ -263,3 +264,20 @@ def test_an_exchange_whose_client_is_gone_says_nothing_more() -> None:
     exchange.failed(UpstreamError("closed", "gone"))
     exchange.send_local(200, b"", b"text/plain")
     assert (client.sent, client.ends) == (b"", [])
+
+
+def test_there_is_no_tunnel_to_a_client_whose_loss_is_about_to_be_told() -> None:
+    """Over TLS, that goes to the protocol that the transport had when the connection broke."""
+    exchange, _ = new_exchange()
+    client = Client()
+    client.receive(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+    exchange._connection = client.connection
+    client.connection._exchange = exchange
+    client.transport.abort()
+    upstream: Any = Transport()
+    exchange.upgraded(ResponseHead(101, b"Switching Protocols", b""), upstream, b"early")
+    client.connection.connection_lost(ConnectionResetError())
+    assert upstream.end == "abort"
+    assert exchange.over
+    assert client.runtime.clients.total == 0
+    assert client.runtime.metrics.tunnels == 0
