@@ -452,6 +452,23 @@ class CHPProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub has n
                 raise
             self.log.warning("Route %s already deleted", routespec)
 
+    async def get_route(self, routespec: str) -> dict[str, Any] | None:
+        """Return one of JupyterHub's routes, or None. Only this one is asked for."""
+        path = self._routespec_to_chp_path(routespec)
+        if path == "/":  # where the API shows the whole table
+            everything: dict[str, dict[str, Any]] = await self.get_all_routes()
+            return everything.get("/")
+        try:
+            data = await (await self.api_request(path)).json()
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        if "jupyterhub" not in data:
+            return None
+        route: dict[str, Any] = self._reformat_routespec(self.validate_routespec(routespec), data)
+        return route
+
     async def api_request(
         self, path: str, method: str = "GET", body: dict[str, Any] | None = None, client: object = None
     ) -> _Answer:

@@ -198,6 +198,27 @@ async def test_the_time_of_a_check_is_the_time_of_its_changes(
         assert there == [True]
 
 
+async def test_one_route_is_asked_for_alone(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy_with_api(serve) as (proxy, api):
+        await proxy.add_route("/user/a%20b/", HUB, {"user": "a b"})
+        await api.add("/other")
+        caplog.clear()
+        route = await proxy.get_route("/user/a%20b")
+        assert route is not None
+        assert (route["routespec"], route["target"]) == ("/user/a%20b/", HUB)
+        assert route["data"].keys() == {"user", "last_activity"}
+        assert await proxy.get_route("/nowhere/") is None
+        assert await proxy.get_route("/other/") is None
+        assert await proxy.get_route("/") is None
+        assert requests(caplog)[:3] == [
+            "200 GET /api/routes/user/a%20b",
+            "404 GET /api/routes/nowhere",
+            "200 GET /api/routes/other",
+        ]
+        # An answer that is no failure of the Hub's.
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 async def test_extra_routes_stay(serve: Any) -> None:
     """Also with characters that JupyterHub escapes when it reads the proxy's table."""
     async with proxy_with_api(serve) as (proxy, api):
