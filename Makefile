@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 PYTEST_ARGS ?=
+# Tests run in so many processes, file by file: more disturb one another.
+WORKERS ?= 2
 
 # What the tests use beside Python packages. Installed where that is possible.
 DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd redis-server postgresql
@@ -40,7 +42,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	SOAK_FACTOR=$(SOAK_FACTOR) $(BIN)/python -m pytest tests/robustness $(PYTEST_ARGS)
