@@ -98,7 +98,7 @@ class CurlClient(CurlAsyncHTTPClient):
         if handle is None:
             return
         failed = stream.result is None or stream.result[0]
-        if failed and self._has_name and not handle.curl.getinfo(pycurl.NAMELOOKUP_TIME):
+        if failed and self._has_name and stream.may_look_up:
             self._lookups_until = monotonic() + _LOOKUP_TIMEOUT
         self._multi.remove_handle(handle.curl)
         handle.stream = None
