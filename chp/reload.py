@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tornado.httpserver import HTTPServer
-from traitlets import TraitError
 
 from chp.config import build
 from chp.config.certificate import Stamp, stamp, valid_until
@@ -148,5 +147,5 @@ def _stamps(options: Options) -> dict[str, Stamp]:
 
 
 def _one_line(error: Exception) -> str:
-    kind = "" if isinstance(error, (ChpError, TraitError)) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, ChpError) else f"{type(error).__name__}: "
     return kind + " ".join(str(error).split())

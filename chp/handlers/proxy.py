@@ -492,5 +492,5 @@ def _head(head: ResponseHead, more: bytes) -> bytes:
 
 
 def _path(head: RequestHead) -> str:
-    """The request's target for the log: without its query, which may hold secrets."""
-    return head.target.partition(b"?")[0].decode("latin-1")
+    """The request's target for the log: without query and fragment, which may hold secrets."""
+    return head.target.partition(b"?")[0].partition(b"#")[0].decode("latin-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ class CurlClient(CurlAsyncHTTPClient):
         if handle is None:
             return
         failed = stream.result is None or stream.result[0]
-        if failed and self._has_name and not handle.curl.getinfo(pycurl.NAMELOOKUP_TIME):
+        if failed and self._has_name and stream.may_look_up:
             self._lookups_until = monotonic() + _LOOKUP_TIMEOUT
         self._multi.remove_handle(handle.curl)
         handle.stream = None
@@ -164,11 +165,20 @@ class CurlClient(CurlAsyncHTTPClient):
             if handle is not None:
                 handle.cancel()
         self._ticker.forget(self)
+        connected = bool(self._sockets)
         for fd in list(self._sockets):
             self._forget_socket(fd)
         self._count_idle()
         self._curls = list(self._handles)
+        multi = self._multi
+        leaves_lookup = monotonic() < self._lookups_until and not connected
+        if leaves_lookup:
+            for option in (pycurl.M_SOCKETFUNCTION, pycurl.M_TIMERFUNCTION):
+                multi.setopt(option, _ignore)
+            self._multi = pycurl.CurlMulti()
         super().close()
+        if leaves_lookup:  # the proxy stops, and need not wait for it
+            threading.Thread(target=multi.close, name="chp-curl", daemon=True).start()
         self._poller.drop(self)
         self._handles.clear()
         self._free.clear()
@@ -320,3 +330,7 @@ class CurlClient(CurlAsyncHTTPClient):
     def _forget_socket(self, fd: int) -> None:
         if self._sockets.pop(fd, None) is not None:
             self.metrics.upstream_connections -= 1
+
+
+def _ignore(*of_libcurl: object) -> None:
+    pass

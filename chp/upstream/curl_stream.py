@@ -127,6 +127,12 @@ class CurlStream(Stream):
             self.over = True
             self.client.release(self)
 
+    @property
+    def may_look_up(self) -> bool:
+        """Tell whether libcurl may still be looking for the addresses of the origin."""
+        found = self.connecting or self._connected
+        return not found and (self.result is None or self.result[0] != pycurl.E_COULDNT_RESOLVE_HOST)
+
     # -- called by libcurl, through the handle -------------------------------
 
     def begin_sending(self) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import select
+import threading
 import weakref
 from typing import Any
 
 import pytest
 from support.streams import hang, quiet
-from support.wire import OK, Peer, Proxy, answer_ok, backend, proxy, until
+from support.wire import OK, PATIENCE, Peer, Proxy, answer_ok, backend, proxy, until
 
 from chp.upstream import curl_client
 from chp.upstream.choice import ChosenUpstream
@@ -77,6 +78,35 @@ async def test_a_client_stays_as_long_as_a_lookup_may_take(
         ended = asyncio.get_running_loop().time()
         await until(lambda: client._multi is None)
         assert asyncio.get_running_loop().time() - ended >= 0.25
+
+
+async def test_the_end_does_not_wait_for_a_lookup(
+    clients: weakref.WeakSet[CurlClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CurlClient, "_act_soon", lambda self: None)  # the lookup never ends
+    answered, closed = threading.Event(), threading.Event()
+
+    class Multi:
+        def setopt(self, option: int, value: object) -> None:
+            pass
+
+        def close(self) -> None:
+            answered.wait(PATIENCE)
+            closed.set()
+
+    async with backend() as server, proxy(server.url.replace("127.0.0.1", "localhost")) as chp:
+        peer = await chp.connect()
+        await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: clients)
+        (client,) = clients
+        (stream,) = client.active
+        stream.abort()
+        monkeypatch.setattr(client, "_multi", Multi())
+        client.close()
+        assert not closed.is_set()
+        answered.set()
+        await until(closed.is_set)
+        assert client._multi is None
 
 
 async def test_nothing_is_left_when_the_proxy_stops(clients: weakref.WeakSet[CurlClient]) -> None:

@@ -307,3 +307,9 @@ async def test_errors_of_the_target_itself_pass() -> None:
         message = await chp.get("/x")
     assert (message.start, message.content) == (b"HTTP/1.1 404 Mine", b"ok")
     assert pages.connections == 0
+
+
+@pytest.mark.expect_log("404 GET /a$")
+async def test_the_log_has_neither_query_nor_fragment() -> None:
+    async with proxy() as chp:
+        assert (await chp.get("/a#token=secret?b")).status == 404
