@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Return a directory whose path leaves room for sockets: pytest's own are long, and longer in parallel."""
+    with tempfile.TemporaryDirectory(prefix="chp-", dir="/tmp") as path:
+        yield Path(path)
 
 
 class Response:

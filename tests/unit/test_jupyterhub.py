@@ -631,15 +631,18 @@ def test_a_number_that_another_proxy_has_now(
             proxy._check_pid(12345)
 
 
-async def test_what_a_killed_hub_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "jupyterhub-proxy-left"
+async def test_what_a_killed_hub_left_is_removed(
+    tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
+    left = short_path / "jupyterhub-proxy-left"
     left.mkdir()
     (left / "chp_config.py").write_text("")
     proxy = make_proxy(command=script(tmp_path, "READY=1", "stays"), stop_timeout=0.1)
     await proxy.start()
-    assert not left.exists()
-    assert directory_of(proxy).is_dir()
+    there = left.exists(), directory_of(proxy).is_dir()
     await proxy.stop()
+    assert there == (False, True)
 
 
 async def test_a_long_tmpdir_leaves_room_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from chp.private_directory import PrivateDirectory, remove_left_behind
 
 
 @pytest.fixture(autouse=True)
-def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
+def parent(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(short_path))
+    return short_path
 
 
 def left(parent: Path, name: str = "left") -> Path:
