@@ -16,7 +16,7 @@ from tornado.netutil import bind_sockets
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """Return a directory whose path leaves room for sockets: pytest's own are long, and longer in parallel."""
+    """Return a directory whose path leaves room for sockets, as those of pytest do not."""
     with tempfile.TemporaryDirectory(prefix="chp-", dir="/tmp") as path:
         yield Path(path)
 
