@@ -149,7 +149,7 @@ class ResponseReader:
         assert self._parser is not None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.complete:
                 raise ValueError(str(error)) from None
             self.last_exchange = True

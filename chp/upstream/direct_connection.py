@@ -217,6 +217,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 start = self._take_content(start, nbytes)
             if start < nbytes:
                 self._parser.feed_data(self._runtime.view[start:nbytes])
+        except httptools.HttpParserUpgrade:
+            self._excess = True  # a 101 behind the response
         except (httptools.HttpParserError, ValueError) as error:
             if not self._complete or self._head is None:  # llhttp takes some heads for whole messages
                 self._fail("invalid_response", f"invalid response: {error}")

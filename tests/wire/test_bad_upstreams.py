@@ -203,6 +203,26 @@ async def test_a_bad_reason_is_a_503_without_waiting_for_more() -> None:
         assert (await chp.get()).status == 503
 
 
+@pytest.mark.parametrize(
+    "response",
+    [OK, HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+async def test_a_101_behind_a_response_is_no_upgrade(response: bytes) -> None:
+    behind = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\nabc"
+
+    async def answer(peer: Peer) -> None:
+        while True:
+            await peer.receive_head()
+            await peer.send(response + behind)
+
+    async with backend(answer) as server, proxy(server.url) as chp:
+        for _ in range(2):
+            message = await chp.get()
+            assert (message.status, message.content) == (200, b"ok")
+        assert server.connections == 2
+
+
 LONG_HEAD = HEAD + b"Content-Length: 300000\r\n\r\n"
 
 
