@@ -250,6 +250,8 @@ async def test_two_hundred_reloads_leave_nothing_and_cut_nothing(tmp_path: Path,
                             await socket_.write_message("x")
                             assert await socket_.read_message() == "x"
                             assert (await fetch(f"{proxy.url}/nothing")).code == 404
+                    # The connection to the target that is open now stays open.
+                    assert (await fetch(f"{proxy.url}/nothing")).code == 404
 
                 await reload(40)
                 before, memory = descriptors(), proxy.memory()
