@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,16 @@ async def test_a_locked_sqlite_file_is_an_answer_in_time(tmp_path: Path) -> None
         other.close()
         await one.table.add("/c", TARGET)
         await two.see("/a", "/c")
+
+
+async def test_a_new_sqlite_file_that_another_writes_to(tmp_path: Path) -> None:
+    """SQLite itself does not wait where it switches a file's mode."""
+    with closing(sqlite3.connect(tmp_path / "chp.sqlite", isolation_level=None)) as other:
+        other.execute("CREATE TABLE something (x)")
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.2, other.execute, "COMMIT")
+        async with replicas(f"sqlite:///{tmp_path}/chp.sqlite", count=1) as (one,):
+            await one.table.add("/a", TARGET)
 
 
 async def test_a_full_sqlite_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import Container, Iterable
 from contextlib import closing
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import (
@@ -39,6 +40,7 @@ FORMAT = 1
 READ_AT_ONCE = 100  # changes
 CONNECT_TIMEOUT = 3.0  # seconds
 LOCK_TIMEOUT = 4.0  # seconds to wait for other writers; nobody waits for the answer after five
+_MODE_INTERVAL = 0.01  # seconds between two attempts to switch a file's mode
 # Seconds in the middle of a change after which PostgreSQL gives up a proxy that has fallen silent:
 # it holds the lock that all others need.
 IDLE_TIMEOUT = 2.0
@@ -175,7 +177,6 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
     connection.driver_connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     cursor = connection.cursor()
     try:
-        cursor.execute("PRAGMA journal_mode=WAL")  # readers and a writer do not wait for one another
         cursor.execute("PRAGMA synchronous=FULL")  # what is acknowledged is on the disk
         cursor.close()
     except Exception:
@@ -184,12 +185,22 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
 
 
 def try_to_open(path: str) -> None:
-    """Raises :class:`sqlite3.Error` if that is no usable file of SQLite.
+    """Prepare a file of SQLite, in a thread. Raises :class:`sqlite3.Error` if that is none, or none to use.
 
     A connection of aiosqlite that can't be opened leaves a thread behind, which may outlive the loop.
     """
+    gives_up = monotonic() + LOCK_TIMEOUT
     with closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT)) as connection:
-        connection.execute("PRAGMA schema_version")
+        while True:
+            try:
+                # Readers and a writer do not wait for one another. The file remembers it.
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # Of several that begin with this at once, SQLite lets none wait for the others.
+                if "locked" not in str(error) or monotonic() > gives_up:
+                    raise
+            sleep(_MODE_INTERVAL)
 
 
 def are_there(connection: Connection) -> bool:
