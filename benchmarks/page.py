@@ -48,7 +48,7 @@ _REASONS = (
     ),
     (
         _cpu("1m", "upload", "tls-1m", "https-1m"),
-        "Long contents are copied once more than by a proxy that writes from the buffer that it reads into.",
+        "Over TLS, long contents are copied once more on their way through Python's `ssl`, or through libcurl.",
     ),
     (
         [("rest_mb", "start"), ("ready_ms", "start")],
