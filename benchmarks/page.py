@@ -48,7 +48,7 @@ _REASONS = (
     ),
     (
         _cpu("1m", "upload", "tls-1m", "https-1m"),
-        "Over TLS, long contents are copied once more on their way through Python's `ssl`, or through libcurl.",
+        "Over TLS, long contents are copied once more, on their way through Python's `ssl` or libcurl.",
     ),
     (
         [("rest_mb", "start"), ("ready_ms", "start")],
