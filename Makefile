@@ -12,8 +12,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 PYTEST_ARGS ?=
-# Tests run in so many processes, file by file: more disturb one another.
-WORKERS ?= 2
+# Tests run in so many processes, file by file. With 2 it takes half as long, but now and then one
+# gets a port that the other has just let go of.
+WORKERS ?= 0
 
 # What the tests use beside Python packages. Installed where that is possible.
 DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd redis-server postgresql
