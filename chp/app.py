@@ -30,7 +30,7 @@ from chp.config.listen import Address, Endpoint, Listener
 from chp.config.options import GROUPS, Options
 from chp.config.reload import read as read_options
 from chp.drain import stop_servers
-from chp.errors import ChpError, ConfigError
+from chp.errors import ChpError, ConfigError, one_line
 from chp.handlers.access import AccessLog
 from chp.handlers.access_lines import FORMATS
 from chp.handlers.api import make_api_application
@@ -470,6 +470,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.exit(1)
         proxy.start()
     except (ChpError, TraitError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         notify(STATUS=reason)
         sys.exit(f"{proxy.name}: {reason}")

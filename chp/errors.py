@@ -8,6 +8,11 @@ these.
 from __future__ import annotations
 
 
+def one_line(error: BaseException) -> str:
+    """Return an exception's text on one line, for a log or an operator; empty if it has none."""
+    return " ".join(str(error).split())
+
+
 class ChpError(Exception):
     """Base of everything that ``chp`` raises on purpose."""
 

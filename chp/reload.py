@@ -14,7 +14,7 @@ from chp.config.files import read_text
 from chp.config.options import Options
 from chp.config.reload import merge
 from chp.config.settings import ProxySettings
-from chp.errors import ChpError
+from chp.errors import ChpError, one_line
 from chp.handlers.errors import ErrorPages
 from chp.handlers.proxy import ProxyHandler
 from chp.runtime import Runtime
@@ -84,7 +84,7 @@ class Reloader:
             error_pages = make_error_pages(options, parts.runtime, parts.upstream)
         except Exception as error:  # whatever it is, the proxy runs and goes on
             self._metrics.config_reloads["failed"] += 1
-            self._log.error("Configuration not reloaded, all is as it was: %s", _one_line(error))
+            self._log.error("Configuration not reloaded, all is as it was: %s", _complaint(error))
             return None
         parts.use_settings(settings)
         parts.proxy.use_tls(proxy_tls)
@@ -126,7 +126,7 @@ class Reloader:
                 parts.use_settings(build.proxy_settings(options))
         except ChpError as error:
             self._metrics.certificate_reloads["failed"] += 1
-            self._log.error("Certificate (%s) not reloaded, the old one stays: %s", side, _one_line(error))
+            self._log.error("Certificate (%s) not reloaded, the old one stays: %s", side, _complaint(error))
         else:
             self._metrics.certificate_reloads["ok"] += 1
             self._log.info("Certificate (%s) reloaded: its files have changed", side)
@@ -146,6 +146,6 @@ def _stamps(options: Options) -> dict[str, Stamp]:
     return {side: stamp(files) for side, files in build.tls_files(options).items()}
 
 
-def _one_line(error: Exception) -> str:
+def _complaint(error: Exception) -> str:
     kind = "" if isinstance(error, ChpError) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    return kind + one_line(error)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from support.echo import echo
-from support.wire import OK, Backend, Message, Peer, Script, backend, proxy, until
+from support.echo import answer, echo
+from support.wire import OK, Backend, Message, Peer, backend, proxy, until
 
 NOT_FOUND = pytest.mark.expect_log(r"404 [A-Z]+ /\S*$")
 UNAVAILABLE = pytest.mark.expect_log(r"503 [A-Z]+ /\S* connection refused by ")
@@ -22,15 +22,6 @@ async def dead_url() -> str:
     """Return the URL of a server that is no longer there."""
     async with backend() as server:
         return server.url
-
-
-def answer(response: bytes) -> Script:
-    async def script(peer: Peer) -> None:
-        while True:
-            await peer.receive_message()
-            await peer.send(response)
-
-    return script
 
 
 def page_asked_for(server: Backend) -> bytes:

@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from support.wire import OK, Peer, Script, backend, proxy
+from support.echo import answer
+from support.wire import OK, Peer, backend, proxy
 
 RESPONSES = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n\r\nabc",
@@ -44,15 +45,6 @@ def without_chunks(received: bytes) -> bytes:
     return re.sub(rb"(?<=\n)[0-9a-f]+\r\n|\r\n(?=[0-9a-f]+\r\n)", b"", received)
 
 
-def script(response: bytes) -> Script:
-    async def answer(peer: Peer) -> None:
-        while True:
-            await peer.receive_message()
-            await peer.send(response)
-
-    return answer
-
-
 @pytest.mark.expect_log("503 GET / invalid response")
 @pytest.mark.parametrize(
     "head",
@@ -64,7 +56,7 @@ def script(response: bytes) -> Script:
     ],
 )
 async def test_an_impossible_1xx_is_refused_at_once(head: bytes) -> None:
-    async with backend(script(head + OK)) as server, proxy(server.url) as chp:
+    async with backend(answer(head + OK)) as server, proxy(server.url) as chp:
         assert (await chp.get()).status == 503
 
 
@@ -72,7 +64,7 @@ async def test_an_impossible_1xx_is_refused_at_once(head: bytes) -> None:
     "head", [b"HTTP/1.0 103 Early Hints\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n"]
 )
 async def test_what_a_1xx_says_of_the_connection_means_nothing(head: bytes) -> None:
-    async with backend(script(head + OK)) as server, proxy(server.url) as chp:
+    async with backend(answer(head + OK)) as server, proxy(server.url) as chp:
         peer = await chp.connect()
         for _ in range(2):
             await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -86,7 +78,7 @@ async def test_what_a_1xx_says_of_the_connection_means_nothing(head: bytes) -> N
 async def test_a_head_has_a_limit_even_if_it_comes_at_once(size: int, end: bytes, log_lines: Any) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX: " % len(end)
     response = head + b"x" * (size - len(head) - 4) + b"\r\n\r\n" + end
-    async with backend(script(response)) as server, proxy(server.url, max_head_size=4096) as chp:
+    async with backend(answer(response)) as server, proxy(server.url, max_head_size=4096) as chp:
         status = (await chp.get()).status
     if size > 4096:
         assert log_lines.take("503 GET / invalid response: head")

@@ -13,6 +13,14 @@ HEALTH = b"GET /_chp_healthz HTTP/1.1\r\nHost: h\r\n\r\n"
 FIRST_HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"
 
 
+async def send_halves(peer: Peer, go_on: asyncio.Event) -> None:
+    """Answer a request, in the middle of it not before ``go_on``."""
+    await peer.receive_head()
+    await peer.send(FIRST_HALF)
+    await go_on.wait()
+    await peer.send(b"half")
+
+
 async def stopped(stopping: asyncio.Future[None]) -> None:
     await asyncio.wait_for(asyncio.shield(stopping), PATIENCE)
 
@@ -48,10 +56,7 @@ async def test_a_response_that_began_before_the_stop_is_the_last_of_its_connecti
     go_on = asyncio.Event()
 
     async def answer(peer: Peer) -> None:
-        await peer.receive_head()
-        await peer.send(FIRST_HALF)
-        await go_on.wait()
-        await peer.send(b"half")
+        await send_halves(peer, go_on)
         await hang(peer)
 
     async with backend(answer) as server, proxy(server.url, keep_alive_timeout=60_000) as chp:
@@ -96,10 +101,7 @@ async def test_a_request_that_waits_behind_another_is_answered_before_the_end() 
     go_on = asyncio.Event()
 
     async def answer(peer: Peer) -> None:
-        await peer.receive_head()
-        await peer.send(FIRST_HALF)
-        await go_on.wait()
-        await peer.send(b"half")
+        await send_halves(peer, go_on)
         await peer.receive_head()
         await peer.send(OK)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from chp.errors import StorageError
+from chp.errors import StorageError, one_line
 from chp.routing.storage.base import RouteStore, SharedStore
 from chp.routing.storage.memory import MemoryStore
 from chp.routing.storage.solo import SYNCHRONOUS_METHODS, SynchronousStore
@@ -68,7 +68,7 @@ def _make(name: str, path: str, config: Mapping[str, Any]) -> RouteStore | Share
     except ImportError as error:
         raise _cannot_import(name, path, error) from error
     except Exception as error:
-        raise StorageError(f"Storage backend {name!r}: {_line(error)}") from error
+        raise StorageError(f"Storage backend {name!r}: {one_line(error) or type(error).__name__}") from error
 
 
 def _find_class(name: str, path: str) -> type[Any]:
@@ -107,8 +107,6 @@ def _cannot_import(name: str, module_name: str, error: Exception) -> StorageErro
         return StorageError(
             f"Storage backend {name!r}: {package} is not installed: pip install 'jupyterhub-chp[{extra}]'"
         )
-    return StorageError(f"Storage backend {name!r}: can't import {module_name}: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return StorageError(
+        f"Storage backend {name!r}: can't import {module_name}: {one_line(error) or type(error).__name__}"
+    )

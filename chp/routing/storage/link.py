@@ -11,7 +11,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-from chp.errors import StorageError
+from chp.errors import StorageError, one_line
 from chp.metrics import Metrics
 from chp.routing.route import Route, format_time
 from chp.routing.storage.base import Change, Changes, Missed, SharedStore, Snapshot
@@ -327,7 +327,7 @@ class StoreLink:
             raise StorageError(f"The route store did not answer within {timeout:g} seconds") from None
         except Exception as error:
             self._metrics.store_errors[what] += 1
-            reason = " ".join(str(error).split()).rstrip(".")
+            reason = one_line(error).rstrip(".")
             raise StorageError(f"The route store failed: {reason or type(error).__name__}") from error
         if not isinstance(answer, expected):
             raise _unexpected(what, answer, expected)
