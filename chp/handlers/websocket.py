@@ -44,8 +44,10 @@ def open_tunnel(
 ) -> Tunnel:
     """Join two transports. They belong to the tunnel from now on. ``address`` is the client's."""
     tunnel = Tunnel(runtime, route, address, tunnels)
-    tunnel.client = TunnelEnd(tunnel, client, Frames(masked=True) if websocket else None)
-    tunnel.upstream = TunnelEnd(tunnel, upstream, Frames(masked=False) if websocket else None)
+    tunnel.client = TunnelEnd(tunnel, client, Frames(masked=True) if websocket else None, is_client=True)
+    tunnel.upstream = TunnelEnd(
+        tunnel, upstream, Frames(masked=False) if websocket else None, is_client=False
+    )
     tunnel.client.peer = tunnel.upstream
     tunnel.upstream.peer = tunnel.client
     client.set_protocol(tunnel.client)
@@ -130,45 +132,64 @@ class Tunnel:
 class TunnelEnd(asyncio.BufferedProtocol):
     """One end of a tunnel: what it receives, the peer sends."""
 
-    __slots__ = ("descriptor", "ended", "frames", "peer", "transport", "tunnel")
+    __slots__ = (
+        "_buffer",
+        "_is_client",
+        "_metrics",
+        "_view",
+        "descriptor",
+        "ended",
+        "frames",
+        "peer",
+        "transport",
+        "tunnel",
+    )
 
     peer: TunnelEnd
 
-    def __init__(self, tunnel: Tunnel, transport: asyncio.Transport, frames: Frames | None) -> None:
+    def __init__(
+        self, tunnel: Tunnel, transport: asyncio.Transport, frames: Frames | None, *, is_client: bool
+    ) -> None:
         self.tunnel = tunnel
         self.transport = transport
         self.frames = frames  # that it has received; None: it is no WebSocket
         self.descriptor = bare_descriptor(transport)
         self.ended = False  # it has said its last byte
+        # Of the runtime: a message is worth a look at few objects only.
+        self._buffer = tunnel.runtime.buffer
+        self._view = tunnel.runtime.view
+        self._metrics = tunnel.runtime.metrics
+        self._is_client = is_client
 
     @property
     def _side(self) -> str:
-        return "client" if self is self.tunnel.client else "upstream"
+        return "client" if self._is_client else "upstream"
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.tunnel.runtime.view
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        tunnel = self.tunnel
-        metrics = tunnel.runtime.metrics
-        if self is tunnel.client:
+        metrics, peer = self._metrics, self.peer
+        if self._is_client:
             metrics.client_bytes_received += nbytes
             metrics.upstream_bytes_sent += nbytes
         else:
             metrics.upstream_bytes_received += nbytes
             metrics.client_bytes_sent += nbytes
-        peer, data = self.peer, tunnel.runtime.view[:nbytes]
         if nbytes < LONG:
-            peer.transport.write(bytes(data))
+            peer.transport.write(bytes(self._view[:nbytes]))
         else:
-            write_long(peer.transport, peer.descriptor, data)
+            write_long(peer.transport, peer.descriptor, self._view[:nbytes])
         frames = self.frames
         # What comes is mostly one small frame: to see that takes 50 ns, the walk 400.
-        if frames is not None and (frames.left or not 5 < nbytes < 128 or data[1] != nbytes + frames.offset):
-            frames.passed(data)
+        if frames is not None and (
+            frames.left or not 5 < nbytes < 128 or self._buffer[1] != nbytes + frames.offset
+        ):
+            frames.passed(self._view[:nbytes])
+        tunnel = self.tunnel
         tunnel.route.touch()
         if tunnel.observer is not None:
-            tunnel.observer.tunnel_moved(self is tunnel.client, nbytes)
+            tunnel.observer.tunnel_moved(self._is_client, nbytes)
         if tunnel.deadline != NEVER:
             tunnel.half_closed()
 
