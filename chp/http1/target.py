@@ -6,6 +6,7 @@ Nothing here is parsed again per request.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -47,6 +48,11 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{host}:{self.port}"
 
 
+# Routes to one server share its origin: among 100,000 routes, a request has fewer objects to fetch
+# from main memory.
+_origin = lru_cache(maxsize=1024)(Origin)
+
+
 class Target:
     """The parts of a target that forwarding needs, as they go on the wire."""
 
@@ -81,7 +87,7 @@ class Target:
             socket_path = unquote(authority)
             if not socket_path or "\0" in socket_path:
                 raise InvalidTarget(f"Invalid target {url!r}: no socket path")
-            return cls(url, Origin("unix", socket_path, 0), b"localhost", path, query)
+            return cls(url, _origin("unix", socket_path, 0), b"localhost", path, query)
         if scheme not in _DEFAULT_PORTS:
             raise InvalidTarget(
                 f"Invalid target {url!r}: the scheme must be http, https, http+unix or unix+http"
@@ -97,7 +103,7 @@ class Target:
         except UnicodeError:
             raise InvalidTarget(f"Invalid target {url!r}: invalid host name") from None
         host_field = host if port == _DEFAULT_PORTS[scheme] else b"%b:%d" % (host, port)
-        return cls(url, Origin(scheme, host.decode().strip("[]"), port), host_field, path, query)
+        return cls(url, _origin(scheme, host.decode().strip("[]"), port), host_field, path, query)
 
 
 def _escape(part: str) -> bytes:
