@@ -15,7 +15,7 @@ from benchmarks.install import install
 from benchmarks.peers import PEERS, Peer
 from benchmarks.processes import Failure
 from benchmarks.report import Report, Result
-from benchmarks.stage import Stage, Theatre, theatre
+from benchmarks.stage import Theatre, theatre
 from benchmarks.workloads import WORKLOADS, Workload, measure_start
 
 START = "start"  # a workload of its own kind
@@ -65,16 +65,6 @@ async def _run_one(
                 )
                 measured[stage.peer.name].append(result)
     return [report.joined(several) for several in measured.values()]
-
-
-async def _measure(workload: Workload, stage: Stage, seconds: float) -> Result:
-    meter = stage.meter()
-    try:
-        load = await workload.measure(stage, seconds, meter)
-    except Failure as error:
-        text = f"{stage.peer.title}, {workload.title}: {error}\n{stage.process.log()}"
-        raise Failure(text) from error
-    return report.result(workload.name, stage.peer.name, load, meter.cpu, stage.process.memory())
 
 
 def main() -> None:
