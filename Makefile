@@ -1,5 +1,6 @@
 # make run       the proxy with a sample backend
 # make test      all checks and tests
+# make compiled  the compiled build, in .venv/compiled; make test-compiled: all of its tests
 # make soak      the endurance tests, with twenty times as much work
 # make fuzz      coverage-guided fuzzing of what reads requests and responses
 # make lint      ruff, mypy and generated files only
@@ -17,7 +18,7 @@ PYTEST_ARGS ?=
 WORKERS ?= 0
 
 # What the tests use beside Python packages. Installed where that is possible.
-DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd redis-server postgresql
+DEBIAN_PACKAGES = python3-venv python3-dev gcc openssl wrk chromium chromium-driver systemd redis-server postgresql
 BENCHMARK_PACKAGES = openssl wrk haproxy nginx-light
 SOAK_FACTOR ?= 20
 FUZZ_ARGS ?=
@@ -37,13 +38,23 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 	|| { $$apt update -qq >/dev/null 2>&1; \
 	$$apt install -qq -y --no-install-recommends $(1) >/dev/null </dev/null; }; }
 
-.PHONY: run test soak fuzz lint format generate benchmark clean
+# The same tests on the compiled build. Not with "python -m": it would find the sources here first.
+test_compiled = CHP_COMPILE=1 PYTHONPATH=$(VENV)/compiled $(BIN)/pytest -n $(WORKERS) --dist loadfile $(1)
+
+.PHONY: run compiled test test-compiled soak fuzz lint format generate benchmark clean
 
 run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
 
-test: lint $(VENV)/.packages $(VENV)/hub5/.installed
+test: lint $(VENV)/.packages $(VENV)/hub5/.installed compiled
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(call test_compiled,tests/unit)
+	$(call test_compiled,tests/wire -k uvloop-direct)
+
+test-compiled: compiled $(VENV)/.test
+	$(call test_compiled,$(or $(PYTEST_ARGS),tests/unit tests/wire))
+
+compiled: $(VENV)/compiled/.installed
 
 soak: $(VENV)/.test
 	SOAK_FACTOR=$(SOAK_FACTOR) $(BIN)/python -m pytest tests/robustness $(PYTEST_ARGS)
@@ -66,7 +77,7 @@ generate: $(VENV)/.test
 	$(BIN)/chp --generate-config -y -f chp_config.py
 	$(BIN)/python docs/make_options.py
 
-benchmark: $(VENV)/.run
+benchmark: $(VENV)/.run compiled
 	@dpkg -s $(BENCHMARK_PACKAGES) >/dev/null 2>&1 || { $(call apt_install,$(BENCHMARK_PACKAGES)); } \
 		|| echo "Could not install: $(BENCHMARK_PACKAGES)" >&2
 	$(BIN)/python -m benchmarks --installed $(VENV)/benchmark-peers $(BENCHMARK_ARGS)
@@ -94,6 +105,13 @@ $(VENV)/.test: $(VENV)/bin/pip $(METADATA)
 	@echo "Installing into $(VENV), with what tests need"
 	@$(PIP) -e '.[speed,test]'
 	@touch $@ $(VENV)/.run
+
+# What a build before has left is not part of this one.
+$(VENV)/compiled/.installed: $(VENV)/bin/pip $(METADATA) $(shell find chp share -name '*.py' -o -name '*.html')
+	@echo "Compiling into $(VENV)/compiled"
+	@rm -rf $(VENV)/compiled build
+	@CHP_COMPILE=1 $(PIP) --no-deps --target $(VENV)/compiled .
+	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test
 	@echo "Installing atheris into $(VENV)"

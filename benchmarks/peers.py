@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.processes import HOST
 
 TOKEN = "benchmark"
+COMPILED = Path(sys.prefix) / "compiled"
 MANY = 5000  # connections that a proxy must be able to have
 
 
@@ -80,6 +81,12 @@ def _chp_options(setup: Setup) -> list[str]:
 def _chp(*more: str) -> Callable[[Path, Setup], list[str]]:
     chp = [sys.executable, "-m", "chp"]
     return lambda installed, setup: [*chp, *more, *_chp_options(setup)]
+
+
+def _compiled(installed: Path, setup: Setup) -> list[str]:
+    """Start what ``make compiled`` has built, with the packages of this environment."""
+    command = ["env", f"PYTHONPATH={COMPILED}", str(COMPILED / "bin/chp")]
+    return [*command, "--event-loop", "uvloop", "--upstream", "direct", *_chp_options(setup)]
 
 
 def _node(installed: Path, setup: Setup) -> list[str]:
@@ -217,6 +224,12 @@ PEERS = (
         "chp",
         _chp("--event-loop", "uvloop", "--upstream", "direct"),
         _own_version,
+    ),
+    Peer(
+        "chp-compiled",
+        "chp, compiled",
+        _compiled,
+        lambda installed: ["env", f"PYTHONPATH={COMPILED}", str(COMPILED / "bin/chp"), "--version"],
     ),
     Peer(
         "chp-asyncio",

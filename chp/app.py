@@ -45,9 +45,15 @@ from chp.reload import LiveParts, Reloader, make_error_pages
 from chp.routing.storage import load_store
 from chp.routing.table import RouteTable
 from chp.runtime import Runtime
+from chp.servers import connection
 from chp.servers.accept import PatientServer
 from chp.servers.proxy import ProxyServer
 from chp.upstream.choice import make_upstream
+
+
+def is_compiled() -> bool:
+    """Tell whether this is the build whose data plane is compiled (see setup.py)."""
+    return not connection.__file__.endswith(".py")
 
 
 class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_level takes names in any case
@@ -102,6 +108,10 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
     def _config_changed(self, change: Bunch) -> None:
         # traitlets' Application also logs the whole configuration here, with every secret in it.
         super(Application, self)._config_changed(change)
+
+    def print_version(self) -> None:
+        """Print the version, and whether it is the compiled build."""
+        print(self.version + (" (compiled)" if is_compiled() else ""))
 
     # -- Options -----------------------------------------------------------------------
 
@@ -371,6 +381,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         logs.adopt_library_loggers(self.log)
         descriptors.raise_limit(self.log)
         loop = _new_event_loop(self.event_loop)
+        kind = "compiled" if is_compiled() else "plain Python"
+        self.log.info("chp %s (%s) on %s", self.version, kind, type(loop).__module__.partition(".")[0])
         try:
             loop.run_until_complete(self._run(loop))
         finally:

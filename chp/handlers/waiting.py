@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from chp.http1.request_target import RequestTarget
 from chp.upstream.base import Stream
 
-if TYPE_CHECKING:
-    from chp.handlers.proxy import Exchange
+
+class Waiter(Protocol):
+    """What waits."""
+
+    def find_route(self, requested: RequestTarget, host: str, content: bytes, complete: bool) -> None:
+        """Look for the route once more: the table has caught up. Called once, unless it is aborted."""
 
 
 class WaitingRequest(Stream):
@@ -22,7 +26,7 @@ class WaitingRequest(Stream):
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: Waiter,
         behind: asyncio.Future[None],
         requested: RequestTarget,
         host: str,

@@ -76,22 +76,15 @@ class RequestHead:
     _repeated_method: bytes
     _repeated: bytes
 
-    def __init__(self, raw: bytes) -> None:
+    @classmethod
+    def parse(cls, raw: bytes) -> RequestHead:
         """Read a head that llhttp has accepted, from its first byte to its empty line.
 
         Raises :class:`BadRequest` for what llhttp lets pass and a proxy must not.
         """
-        line = raw[: raw.index(b"\r\n")]
-        parts = line.split(b" ")
-        # RFC 9112, section 3. llhttp takes several spaces, HTTP/2.0, and HTTP/0.9 before a bare LF.
-        if len(parts) != 3 or parts[2] not in _VERSIONS or b"\n" in line:
-            raise BadRequest("invalid request line")
-        self.method, self.target, _ = parts
-        version_and_fields = raw[len(line) - _VERSION :]
-        self._read_fields(version_and_fields)
-        repeatable = self.keep_alive and not self.upgrade and not self.has_content
-        self._repeated = b" " + version_and_fields if repeatable else b""
-        self._repeated_method = self.method + b" "
+        head = cls()
+        head._read(raw)
+        return head
 
     def repeat(self, raw: bytes) -> RequestHead | None:
         """Return the next head of the same connection, if only its path and query are others.
@@ -103,10 +96,12 @@ class RequestHead:
         end, method = self._repeated, self._repeated_method
         if not end or not raw.endswith(end) or not raw.startswith(method):
             return None
+        if len(raw) <= len(method) + len(end):
+            return None  # no target: they are the same bytes
         target = raw[len(method) : -len(end)]
         if target[:1] != b"/" or _NEVER_IN_TARGET.search(target):
             return None
-        head = RequestHead.__new__(RequestHead)
+        head = RequestHead()
         head.method = self.method
         head.target = target
         head.http10 = self.http10
@@ -121,6 +116,19 @@ class RequestHead:
         head.forwarded_block = self.forwarded_block
         head._repeated, head._repeated_method = end, method
         return head
+
+    def _read(self, raw: bytes) -> None:
+        line = raw[: raw.index(b"\r\n")]
+        parts = line.split(b" ")
+        # RFC 9112, section 3. llhttp takes several spaces, HTTP/2.0, and HTTP/0.9 before a bare LF.
+        if len(parts) != 3 or parts[2] not in _VERSIONS or b"\n" in line:
+            raise BadRequest("invalid request line")
+        self.method, self.target, _ = parts
+        version_and_fields = raw[len(line) - _VERSION :]
+        self._read_fields(version_and_fields)
+        repeatable = self.keep_alive and not self.upgrade and not self.has_content
+        self._repeated = b" " + version_and_fields if repeatable else b""
+        self._repeated_method = self.method + b" "
 
     def _read_fields(self, version_and_fields: bytes) -> None:
         self.http10 = version_and_fields.startswith(b"HTTP/1.0")
@@ -204,7 +212,8 @@ class ResponseHead:
         if not raw.startswith(b"HTTP/1."):
             raise ValueError("invalid status line")
         parts = _CUT_FROM_RESPONSE.split(raw[start:-_LAST])
-        head = cls(int(raw[9:12]), raw[13:start], parts[0])
+        reason = raw[13:start] if start > 13 else b""  # it may be missing with its space
+        head = cls(int(raw[9:12]), reason, parts[0])
         if head.status < 100:
             raise ValueError("invalid status code")
         if head.reason != b"OK" and _CONTROLS.search(head.reason):

@@ -32,11 +32,11 @@ class TrustedProxies:
 
         Raises ValueError for anything else, also for a network with bits behind its prefix.
         """
-        self._unix = False
+        self._unix_sockets = False
         networks = []
         for entry in entries:
             if entry == _UNIX:
-                self._unix = True
+                self._unix_sockets = True
             elif entry != _NOBODY:
                 networks.append(ip_network(entry))
         self._networks = tuple(networks)
@@ -44,7 +44,7 @@ class TrustedProxies:
 
     def trusts(self, peer: bytes) -> bool:
         """Tell whether a peer's word counts; ``peer`` is its IP address, empty for a unix socket."""
-        return self._is_known(peer) if peer else self._unix
+        return self._is_known(peer) if peer else self._unix_sockets
 
     def client(self, peer: bytes, forwarded_for: bytes) -> bytes:
         """Return the client's address: the last one of X-Forwarded-For that is not a trusted proxy's own.

@@ -15,6 +15,10 @@ class _Node(Generic[V]):
         self.children: dict[str, _Node[V]] = {}
         self.value: V | None = None
 
+    @property
+    def empty(self) -> bool:
+        return self.value is None and not self.children
+
 
 class Trie(Generic[V]):
     """A map from sequences of segments to values; ``None`` is no value.
@@ -74,6 +78,6 @@ class Trie(Generic[V]):
             parents.append((node, segment))
             node = child
         node.value = None
-        while parents and node.value is None and not node.children:
+        while parents and node.empty:
             node, segment = parents.pop()
             del node.children[segment]

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import socket
 import struct
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from chp.config.settings import ProxySettings
 from chp.errors import BadRequest
@@ -31,7 +31,7 @@ _FLUSH_TIMEOUT = 60.0
 _RESET = struct.pack("ii", 1, 0)
 
 
-class ClientExchange(ABC):
+class ClientExchange(Protocol):
     """What the connection knows of the exchange that it is carrying."""
 
     __slots__ = ()
@@ -58,7 +58,7 @@ class ClientExchange(ABC):
         """The connection is closed. Nothing can be sent any more."""
 
 
-class RequestHandler(ABC):
+class RequestHandler(Protocol):
     """Begins an exchange for each request."""
 
     @abstractmethod
@@ -393,10 +393,13 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._watch()
         exchange = self._handler.handle(self, head, bytes(content), complete)
         # It may be over already, and even the next one begun.
-        if exchange is not None and self._head is head and self._state != "closed":
+        if exchange is not None and self._answers(head):
             self._exchange = exchange
             if self._write_paused:
                 exchange.pause_response()
+
+    def _answers(self, head: RequestHead) -> bool:
+        return self._head is head and self._state != "closed"
 
     def _read_content(self, data: memoryview) -> None:
         content = self._parser.read_content(data)

@@ -154,7 +154,7 @@ class RequestParser:
         # A line has four bytes at least: short heads need no counting.
         if len(raw) > 4 * limit and raw.count(b"\r\n") > limit + 2:
             raise BadRequest("too many field lines", 431, limit="max_field_count")
-        head = RequestHead(raw)
+        head = RequestHead.parse(raw)
         if head.method == b"CONNECT":
             raise BadRequest("CONNECT is not supported", 405)
         return head

@@ -22,8 +22,8 @@ Of the callbacks, only ``pause_request`` may come from inside ``open`` and ``sen
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Protocol
 
 from chp.config.settings import ProxySettings
 from chp.http1.fields import Field, parse_fields, write_fields
@@ -87,7 +87,7 @@ class UpstreamRequest:
         return self.method in IDEMPOTENT_METHODS and not self.upgrade
 
 
-class Receiver(ABC):
+class Receiver(Protocol):
     """Who gets the response: an exchange, or an error page on its way to one."""
 
     __slots__ = ()
@@ -123,7 +123,7 @@ class Receiver(ABC):
         """The upstream takes content again."""
 
 
-class Stream(ABC):
+class Stream(Protocol):
     """One request and its response, seen from the exchange."""
 
     __slots__ = ()
@@ -145,7 +145,7 @@ class Stream(ABC):
         """Give up. Does nothing when the exchange is over."""
 
 
-class Upstream(ABC):
+class Upstream(Protocol):
     """Carries requests to origins, over connections that it keeps."""
 
     @abstractmethod

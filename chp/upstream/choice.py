@@ -18,8 +18,8 @@ class ChosenUpstream(Upstream):
     def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
         self._everywhere = settings.upstream == "curl"
         attempts = Attempts(runtime.loop)
-        self._direct = DirectUpstream(runtime, settings, attempts)
-        self._curl = CurlUpstream(runtime, settings, attempts)
+        self._direct: Upstream = DirectUpstream(runtime, settings, attempts)
+        self._curl: Upstream = CurlUpstream(runtime, settings, attempts)
 
     def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
         return self._choose(request).open(request, content, complete, receiver)

@@ -13,9 +13,8 @@ import pytest
 from support.streams import hang, quiet
 from support.wire import OK, PATIENCE, Peer, Proxy, answer_ok, backend, proxy, until
 
-from chp.upstream import curl_client
+from chp.upstream import curl, curl_client
 from chp.upstream.choice import ChosenUpstream
-from chp.upstream.curl import CurlUpstream
 from chp.upstream.curl_client import CurlClient
 
 
@@ -23,14 +22,13 @@ from chp.upstream.curl_client import CurlClient
 def clients(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[CurlClient]:
     """All clients that a test makes."""
     made: weakref.WeakSet[CurlClient] = weakref.WeakSet()
-    make = CurlUpstream._new_client
 
-    def make_and_note(self: CurlUpstream, origin: Any) -> CurlClient:
-        client = make(self, origin)
+    def make_and_note(**options: Any) -> CurlClient:
+        client = CurlClient(**options)
         made.add(client)
         return client
 
-    monkeypatch.setattr(CurlUpstream, "_new_client", make_and_note)
+    monkeypatch.setattr(curl, "CurlClient", make_and_note)
     return made
 
 

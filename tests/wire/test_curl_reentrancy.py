@@ -17,14 +17,14 @@ from chp.http1.target import Target
 from chp.metrics import Metrics
 from chp.runtime import Runtime
 from chp.upstream.attempts import Attempts
-from chp.upstream.base import Receiver, Stream, UpstreamRequest
+from chp.upstream.base import Stream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
 
 CONTENT = bytes(600_000)
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
 
 
-class Meddler(Receiver):
+class Meddler:
     """Notes what it is told, and does something in one of its callbacks."""
 
     def __init__(self, where: str, action: Callable[[Meddler], None]) -> None:

@@ -27,7 +27,7 @@ def full_record() -> Record:
         request_id="4711",
     )
     record.take_head(
-        RequestHead(
+        RequestHead.parse(
             b"GET /user/ada/tree?token=secret HTTP/1.1\r\nHost: h\r\nUser-Agent:  Mozilla/5.0 (X) \r\n"
             b"Authorization: token secret\r\nCookie: secret\r\nReferer: http://h/?secret\r\n\r\n"
         )

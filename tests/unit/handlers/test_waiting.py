@@ -17,7 +17,7 @@ def wait(behind: asyncio.Future[None], exchange: Any) -> WaitingRequest:
 
 async def test_an_aborted_request_is_not_taken_up_again() -> None:
     behind: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    gone, stays = Mock(), Mock()
+    gone, stays = Mock(), Mock(**{"find_route.return_value": None})
     wait(behind, gone).abort()
     wait(behind, stays).send(b"b", True)
     behind.set_result(None)

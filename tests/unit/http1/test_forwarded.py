@@ -12,7 +12,7 @@ Values = dict[bytes, bytes]
 
 
 def head(*lines: bytes, host: bytes = b"h:81") -> RequestHead:
-    return RequestHead(b"\r\n".join([b"GET / HTTP/1.1", b"Host: " + host, *lines, b"", b""]))
+    return RequestHead.parse(b"\r\n".join([b"GET / HTTP/1.1", b"Host: " + host, *lines, b"", b""]))
 
 
 def values(block: bytes) -> Values:
@@ -47,7 +47,7 @@ def test_client_on_a_unix_socket_has_no_address() -> None:
 
 
 def test_no_host() -> None:
-    request = RequestHead(b"GET / HTTP/1.0\r\n\r\n")
+    request = RequestHead.parse(b"GET / HTTP/1.0\r\n\r\n")
     assert values(forwarded_fields(request, b"::1", False)) == {
         b"For": b"::1",
         b"Port": b"80",

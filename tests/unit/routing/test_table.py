@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chp.errors import InvalidTarget, StorageError
+from chp.http1.target import Target
 from chp.metrics import Metrics
 from chp.routing.route import Route, format_time, parse_time
 from chp.routing.storage import Changes, MemoryStore, RouteStore, link
@@ -408,5 +409,6 @@ async def test_closing_with_a_broken_store(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_route_has_no_dict() -> None:
+    target = Target.parse("http://h")
     with pytest.raises(AttributeError):
-        Route.__new__(Route).unknown = 1  # type: ignore[attr-defined]
+        Route("/", target, {}, last_activity=0, depth=0, metrics=Metrics()).unknown = 1  # type: ignore[attr-defined]

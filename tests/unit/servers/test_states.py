@@ -12,8 +12,8 @@ import pytest
 from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.handlers import proxy
-from chp.handlers.fields import FieldRules
-from chp.handlers.proxy import Exchange
+from chp.handlers.errors import ErrorPages
+from chp.handlers.proxy import Exchange, ProxyHandler
 from chp.http1.head import RequestHead, ResponseHead
 from chp.metrics import Metrics
 from chp.runtime import Runtime
@@ -184,40 +184,20 @@ def test_content_is_passed_on_up_to_its_end_and_no_further() -> None:
     ]
 
 
-class Connection:
-    """What an exchange needs of a connection."""
-
-    write_paused = False
-    may_persist = True
-    lost = False
-    client = b"127.0.0.1"
-    tls = False
-
-    def __init__(self) -> None:
-        self.sent = b""
-        self.ends: list[str] = []
-
-    def send(self, data: bytes) -> None:
-        self.sent += data
-
-    def response_complete(self, persist: bool) -> None:
-        self.ends.append("complete")
-
-    def abort(self, reason: str) -> None:
-        self.ends.append(reason)
-
-
-def new_exchange() -> tuple[Exchange, Connection]:
-    handler: Any = SimpleNamespace(
-        runtime=new_runtime(),
-        settings=ProxySettings(),
-        fields=FieldRules(ProxySettings()),
-        change_fields=None,
-        rewrites_location=False,
-        error_pages=SimpleNamespace(open=lambda exchange, status: None),
-    )
-    client: Any = Connection()
-    return Exchange(handler, client, RequestHead(GET)), client
+def new_exchange() -> tuple[Exchange, Client]:
+    """Make the exchange of a client that has sent a request."""
+    runtime, settings = new_runtime(), ProxySettings()
+    # The error target never answers.
+    upstream: Any = SimpleNamespace(open=lambda *request: SimpleNamespace(abort=lambda: None))
+    pages = ErrorPages(runtime, upstream, error_path="", error_target="http://127.0.0.1")
+    table: Any = SimpleNamespace(link=None)
+    health: Any = None
+    handler = ProxyHandler(runtime, settings, table, upstream, pages, health)
+    client = Client()
+    client.receive(GET)
+    exchange = Exchange(handler, client.connection, client.handler.requests[0][0])
+    client.connection._exchange = exchange
+    return exchange, client
 
 
 def response(length: int) -> ResponseHead:
@@ -229,7 +209,7 @@ def response(length: int) -> ResponseHead:
 def test_an_exchange_is_answered_only_once() -> None:
     exchange, client = new_exchange()
     exchange.response_received(response(2), b"ok", True)
-    assert client.ends == ["complete"]
+    assert client.connection._state == "head"
     assert exchange.over
     with pytest.raises(RuntimeError, match="can't go from done to responding"):
         exchange.response_received(response(2), b"ok", True)
@@ -254,7 +234,7 @@ def test_an_exchange_that_fails_in_its_response_is_cut_once() -> None:
     exchange.failed(UpstreamError("closed", "gone"))
     exchange.failed(UpstreamError("closed", "gone"))
     exchange.client_gone()
-    assert client.ends == ["upstream_failed"]
+    assert (client.connection.close_reason, client.transport.end) == ("upstream_failed", "abort")
     assert exchange.over
 
 
@@ -263,7 +243,7 @@ def test_an_exchange_whose_client_is_gone_says_nothing_more() -> None:
     exchange.client_gone()
     exchange.failed(UpstreamError("closed", "gone"))
     exchange.send_local(200, b"", b"text/plain")
-    assert (client.sent, client.ends) == (b"", [])
+    assert (client.transport.written, client.transport.end) == (b"", "")
 
 
 def test_there_is_no_tunnel_to_a_client_whose_loss_is_about_to_be_told() -> None:

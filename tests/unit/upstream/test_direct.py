@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from types import SimpleNamespace
+from collections.abc import Coroutine
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from chp.config.settings import ProxySettings
 from chp.errors import UpstreamError
 from chp.http1.target import Origin
 from chp.metrics import Metrics
+from chp.runtime import Runtime
+from chp.upstream.attempts import Attempts
 from chp.upstream.base import UpstreamRequest
-from chp.upstream.direct import DirectStream, _connect_error
+from chp.upstream.direct import DirectStream, DirectUpstream, _connect_error
 
 ORIGIN = Origin("http", "127.0.0.1", 8000)
 
 
-class Upstream:
+class Loop:
+    """An event loop that counts the connections that are to be opened, and opens none."""
+
     def __init__(self) -> None:
-        self.runtime = SimpleNamespace(metrics=Metrics())
         self.connecting = 0
 
-    def connect(self, stream: DirectStream) -> None:
+    def create_task(self, coroutine: Coroutine[Any, Any, None]) -> Any:
+        coroutine.close()
         self.connecting += 1
+        return Mock()
 
 
 class Receiver:
@@ -35,11 +43,13 @@ class Receiver:
         self.errors.append(error)
 
 
-def new_stream(**options: Any) -> tuple[DirectStream, Upstream, Receiver]:
-    upstream: Any = Upstream()
+def new_stream(**options: Any) -> tuple[DirectStream, Any, Receiver]:
+    loop: Any = Loop()
+    runtime = Runtime(loop, Metrics(), logging.getLogger("chp.test"))
+    upstream = DirectUpstream(runtime, ProxySettings(), Attempts(loop))
     receiver: Any = Receiver()
     request = UpstreamRequest(ORIGIN, b"PUT", b"/x?y", b"\r\nHost: h\r\nA: b", **options)
-    return DirectStream(upstream, request, receiver), upstream, receiver
+    return DirectStream(upstream, request, receiver), runtime, receiver
 
 
 @pytest.mark.parametrize(
@@ -75,16 +85,16 @@ def lost() -> UpstreamError:
 def test_a_request_is_sent_again_only_if_nothing_came_and_everything_is_kept(
     replay: bytes, untouched: bool, again: bool
 ) -> None:
-    stream, upstream, receiver = new_stream()
+    stream, runtime, receiver = new_stream()
     stream.replay = replay
     stream.lost(lost(), untouched=untouched)
-    assert upstream.connecting == again
+    assert runtime.loop.connecting == again
     assert len(receiver.errors) == (not again)
     if again:  # and only once
         stream.lost(lost(), untouched=True)
-    assert upstream.connecting == again
+    assert runtime.loop.connecting == again
     assert len(receiver.errors) == 1
-    assert upstream.runtime.metrics.upstream_errors == {"closed": 1}
+    assert runtime.metrics.upstream_errors == {"closed": 1}
 
 
 def test_a_stream_fails_only_once_and_not_after_it_was_given_up() -> None:

@@ -7,6 +7,7 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+from chp.http1.head import ResponseHead
 from chp.http1.target import Target
 from chp.metrics import Metrics
 from chp.runtime import Runtime
@@ -99,7 +100,7 @@ async def test_a_tunnel_keeps_its_place_until_it_is_closed() -> None:
     it = Setting()
     it.open()
     transport = Transport()
-    it.carrier.receivers[0].upgraded(None, transport, b"")
+    it.carrier.receivers[0].upgraded(ResponseHead(101, b"", b""), transport, b"")
     assert await it.refused()
     transport.closed = True
     assert not await it.refused()
