@@ -39,6 +39,10 @@ class BadRequest(ChpError):
         self.limit = limit
 
 
+class LoopDetected(ChpError):
+    """A request has passed proxies like this too often: some target leads back to where it came from."""
+
+
 class StorageError(ChpError):
     """A route store can't be loaded, or did not do what it was asked for."""
 
