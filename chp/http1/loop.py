@@ -6,6 +6,7 @@ from chp.errors import LoopDetected
 from chp.http1.fields import list_members
 
 _NAME = b"chp"  # of all these proxies: requests may go round through several
+_FIRST = b"\r\nCDN-Loop: " + _NAME
 # Times that a request may pass one after the first. nginx follows as many internal redirects.
 MAX_PASSAGES = 10
 
@@ -15,6 +16,8 @@ def passage(received: bytes) -> bytes:
 
     Raises :class:`LoopDetected` for a request that has passed too often.
     """
+    if not received:
+        return _FIRST
     if list_members(received).count(_NAME) >= MAX_PASSAGES:
         raise LoopDetected(f"the request has passed a proxy like this {MAX_PASSAGES} times: a loop")
-    return b"\r\nCDN-Loop: %b, %b" % (received, _NAME) if received else b"\r\nCDN-Loop: " + _NAME
+    return b"\r\nCDN-Loop: %b, %b" % (received, _NAME)

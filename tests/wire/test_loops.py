@@ -1,4 +1,4 @@
-"""Targets that lead back to the proxy: a request goes round a few times, and not until descriptors run out."""
+"""Targets that lead back to the proxy: a request goes round a few times, not until descriptors run out."""
 
 from __future__ import annotations
 
