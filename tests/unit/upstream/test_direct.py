@@ -13,7 +13,7 @@ from chp.errors import UpstreamError
 from chp.http1.target import Origin
 from chp.metrics import Metrics
 from chp.upstream.base import UpstreamRequest
-from chp.upstream.direct import DirectStream, _connect_error
+from chp.upstream.direct import DirectStream, connect_error
 
 ORIGIN = Origin("http", "127.0.0.1", 8000)
 
@@ -124,6 +124,6 @@ def test_which_requests_are_idempotent(method: bytes, upgrade: bytes, idempotent
     ],
 )
 def test_every_failure_to_connect_has_a_reason(error: Exception, reason: str) -> None:
-    translated = _connect_error(ORIGIN, error)
+    translated = connect_error(ORIGIN, error)
     assert translated.reason == reason
     assert "http://127.0.0.1:8000" in str(translated)
