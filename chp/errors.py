@@ -7,10 +7,17 @@ these.
 
 from __future__ import annotations
 
+_MAX_SHOWN = 80  # characters
+
 
 def one_line(error: BaseException) -> str:
     """Return an exception's text on one line, for a log or an operator; empty if it has none."""
     return " ".join(str(error).split())
+
+
+def shortened(text: str) -> str:
+    """Return a value for a line, without its middle if it is long."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:20]}...{text[-20:]} ({len(text)} characters)"
 
 
 class ChpError(Exception):
