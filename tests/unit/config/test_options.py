@@ -142,7 +142,7 @@ def test_missing_file():
         ),
         (
             ["--timeout", "9" * 400],
-            "timeout: 99999999999999999999...99999999999999999999 (400 characters) is",
+            "99999999999999999999...99999999999999999999 (400 characters) is",
         ),
         (["--timeout", "9" * 5000], "option --timeout: '9999999999999999999...9999999999999999999' (5002 "),
         (["--max-connections", "9" * 20], "max_connections: 99999999999999999999 is not a whole number of"),
