@@ -17,6 +17,9 @@ from chp.upstream.curl_sockets import make_sockets
 from chp.upstream.curl_stream import CurlStream
 from chp.upstream.direct import connect_error
 
+# Reasons of errors after which the target may be at other addresses.
+_UNREACHED = frozenset({"refused", "unreachable", "connect_timeout"})
+
 
 class CurlUpstream(Upstream):
     """A client for each origin: none sees the connections, certificates or timers of another."""
@@ -77,10 +80,10 @@ class CurlUpstream(Upstream):
     def begin_elsewhere(self, stream: CurlStream, error: UpstreamError) -> bool:
         """See :meth:`CurlClient.begin_elsewhere`."""
         client = stream.client
-        if not client.addresses:
+        if not client.addresses or error.reason not in _UNREACHED:
             return False
         self._resolver.forget(client.origin.host)
-        if stream.looked_up or error.reason == "connect_timeout":
+        if stream.looked_up or error.reason == "connect_timeout":  # no time is left
             return False
         stream.detach()
         self._wait(self._begin_elsewhere(stream, error, client.addresses))

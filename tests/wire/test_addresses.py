@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -107,6 +108,21 @@ async def test_a_lookup_that_hangs_is_given_up(names: Names, log_lines: Any) -> 
         assert (await chp.get()).status == 503
         assert chp.app.metrics.upstream_errors == {"connect_timeout": 1}
     log_lines.take("503 GET / connecting to http://pod.test:1 timed out")
+
+
+async def test_a_certificate_that_is_not_trusted_is_no_reason_to_look_again(
+    names: Names, pki: Any, log_lines: Any
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+    names.known["pod.test"] = ["127.0.0.1"]
+    async with backend(tls=context) as server, proxy(client_ssl_ca=pki.other_ca) as chp:
+        await chp.add_route("/", f"https://pod.test:{port_of(server.url)}")
+        for _ in range(3):
+            assert (await chp.get()).status == 503
+        assert chp.app.metrics.upstream_errors == {"tls": 3}
+    assert names.asked == ["pod.test"]
+    log_lines.take("503 GET / TLS with https://pod.test:")
 
 
 async def test_the_end_does_not_wait_for_a_lookup(names: Names) -> None:
