@@ -12,7 +12,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from chp.config.listen import Address, Endpoint, Listener
 from chp.config.options import GROUPS, Options
 from chp.config.reload import read as read_options
 from chp.drain import stop_servers
-from chp.errors import ChpError, ConfigError, one_line
+from chp.errors import ChpError, ConfigError, StorageError, one_line
 from chp.handlers.access import AccessLog
 from chp.handlers.access_lines import FORMATS
 from chp.handlers.api import make_api_application
@@ -86,6 +86,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self._access_log: AccessLog | None = None
         self._line: cli.CommandLine | None = None
         self._reloader: Reloader | None = None
+        self._tell: Callable[[str], None] = lambda status: None  # for whoever started this process
 
     @default("log_format")
     def _default_log_format(self) -> str:
@@ -243,7 +244,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         )
         stack.push_async_callback(table.close)
         # Connections wait in the backlog meanwhile: nobody gets a 404 because of an early request.
-        await table.load(self.storage_at_start)
+        self._tell("Reading the route store")
+        await table.load(self.storage_at_start, self._tell_of_waiting)
 
         health = Health()
         error_pages = make_error_pages(self, runtime, upstream)
@@ -304,6 +306,9 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         self.log.info("Waiting for the route %s", self.wait_for_route)
         await self.table.until_there(self.wait_for_route)
         self._serve_proxy(server, tls)
+
+    def _tell_of_waiting(self, error: StorageError) -> None:
+        self._tell(f"Waiting until the route store can be read (--storage-at-start): {one_line(error)}")
 
     def _storage_config(self) -> Mapping[str, Any]:
         """Return what the configuration says about the store: ``c.ClassName.option = value``."""
@@ -393,6 +398,7 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         for number, message in ((signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")):
             loop.add_signal_handler(number, functools.partial(self._on_signal, stopping, message))
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._tell = lambda status: notify(STATUS=status)
         # It may wait for the route store for long.
         starting = asyncio.create_task(self.start_servers())
         stopped = asyncio.create_task(stopping.wait())

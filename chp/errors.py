@@ -7,10 +7,17 @@ these.
 
 from __future__ import annotations
 
+_MAX_SHOWN = 80  # characters
+
 
 def one_line(error: BaseException) -> str:
     """Return an exception's text on one line, for a log or an operator; empty if it has none."""
     return " ".join(str(error).split())
+
+
+def shortened(text: str) -> str:
+    """Return a value for a line, without its middle if it is long."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:20]}...{text[-20:]} ({len(text)} characters)"
 
 
 class ChpError(Exception):
@@ -37,6 +44,10 @@ class BadRequest(ChpError):
         super().__init__(reason)
         self.status = status
         self.limit = limit
+
+
+class LoopDetected(ChpError):
+    """A request has passed proxies like this too often: some target leads back to where it came from."""
 
 
 class StorageError(ChpError):

@@ -17,7 +17,7 @@ from typing import Any
 from traitlets import Bool, HasTraits, Integer, List, TraitError, TraitType
 from traitlets.config import Configurable
 
-from chp.errors import ConfigError
+from chp.errors import ConfigError, shortened
 
 USAGE = """\
 Usage: chp [options]
@@ -160,7 +160,7 @@ def _set(values: dict[str, Any], name: str, trait: TraitType[Any, Any], option: 
         try:
             values[name] = int(text)
         except ValueError:
-            raise ConfigError(f"option {option}: {text!r} is not a whole number") from None
+            raise ConfigError(f"option {option}: {shortened(repr(text))} is not a whole number") from None
     elif isinstance(trait, List):
         values.setdefault(name, []).append(text)
     else:

@@ -25,8 +25,8 @@ def load(path: str) -> Config:
     loader = JSONFileConfigLoader if path.endswith(".json") else PyFileConfigLoader
     try:
         return loader(full_path).load_config()
-    # The file is a program: anything can come out of it, sys.exit() included.
-    except (Exception, SystemExit) as error:
+    # The file is a program: anything can come out of it, sys.exit() and KeyboardInterrupt included.
+    except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         # The last of the files that were run: this one, or one that it loads.
         places = [(frame.filename, frame.lineno) for frame in frames if frame.name == "<module>"]
@@ -37,7 +37,8 @@ def load(path: str) -> Config:
             file, line = places[-1]
             where = f"{path if file == full_path else file}, line {line}"
         what = error.msg if isinstance(error, SyntaxError) else error
-        raise ConfigError(f"configuration file {where}: {type(error).__name__}: {what}") from error
+        kind = type(error).__name__
+        raise ConfigError(f"configuration file {where}: {kind}{f': {what}' if str(what) else ''}") from error
 
 
 def check_names(config: Config, configurable: type[Configurable], path: str) -> None:

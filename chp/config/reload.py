@@ -13,7 +13,7 @@ from traitlets.config import Config, Configurable
 from traitlets.config.loader import LazyConfigValue
 
 from chp.config.options import Options
-from chp.errors import ConfigError
+from chp.errors import ConfigError, shortened
 
 
 def read(config: Config, configurable: type[Configurable]) -> Options:
@@ -30,25 +30,32 @@ def read(config: Config, configurable: type[Configurable]) -> Options:
                 value = value.get_value(getattr(options, trait))  # noqa: PLW2901
             try:
                 setattr(options, trait, value)
-            except TraitError as error:
+            except (TraitError, ValueError) as error:  # Python shows no number of more than 4,300 digits
                 raise ConfigError(_complaint(options.traits()[trait], value, error)) from None
     return options
 
 
-def _complaint(trait: TraitType[Any, Any], value: object, error: TraitError) -> str:
+def _complaint(trait: TraitType[Any, Any], value: object, error: Exception) -> str:
     """Return what is wrong with a value, without traitlets' words about classes and instances."""
-    if f"'{trait.name}' trait of a" not in str(error):
+    if isinstance(error, TraitError) and f"'{trait.name}' trait of a" not in str(error):
         return str(error)  # one of our own
     if isinstance(trait, Integer):
         bounds = {"at least": trait.min, "at most": trait.max}
         limits = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
-        return f"{trait.name}: {value!r} is not a whole number" + (f" of {limits}" if limits else "")
+        return f"{trait.name}: {_shown(value)} is not a whole number" + (f" of {limits}" if limits else "")
     if isinstance(trait, Enum):
         return (
             f"{trait.name}: {value!r} is not one of {', '.join(map(str, filter(None, trait.values or ())))}"
         )
     # Without the value, which may be a secret.
     return f"{trait.name}: the value has to be {trait.info()}, and is of the type {type(value).__name__}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return shortened(repr(value))
+    except ValueError:
+        return "a number of more than 4,300 digits"
 
 
 def merge(running: Options, wanted: Options) -> tuple[Options, list[str], list[str]]:

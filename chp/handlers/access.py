@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic, time
 
 from chp.errors import BadRequest, UpstreamError
-from chp.handlers.access_lines import Record, target_of
+from chp.handlers.access_lines import Record
 from chp.handlers.proxy import Exchange, ProxyHandler
 from chp.handlers.websocket import Tunnel
 from chp.http1.head import RequestHead, ResponseHead
@@ -72,8 +72,7 @@ class LoggedExchange(Exchange):
     # -- what is noted -----------------------------------------------------
 
     def forward(self, route: Route, requested: RequestTarget, content: bytes, complete: bool) -> None:
-        self._record.route = route.path
-        self._record.target = target_of(route.target)
+        self._record.take_route(route)
         self._record.received += len(content)
         super().forward(route, requested, content, complete)
 

@@ -13,7 +13,7 @@ from time import gmtime, strftime
 
 from chp.http1.head import RequestHead
 from chp.http1.target import Target
-from chp.routing.route import format_time
+from chp.routing.route import Route, format_time
 
 # What could end a line or a quoted word, or speak to a terminal.
 _UNSAFE = re.compile(r"[^ !#-\[\]-~]")
@@ -21,6 +21,8 @@ _DELETE = "\x7f"  # all else is escaped in JSON
 # json.dumps() would make one for each line, which is a fifth of its time.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _USER_AGENT = re.compile(rb"\r\nuser-agent:[ \t]*([^\r]*)", re.IGNORECASE)
+# Bytes of one value that are shown, as many as HAProxy shows of a URI; escaped, a byte may take eight.
+_MAX_SHOWN = 1024
 _ABSOLUTE_FORM = re.compile(rb"[^:/?#]*://[^/?#]*(/[^?#]*)?")
 
 
@@ -47,10 +49,20 @@ class Record:
     def take_head(self, head: RequestHead) -> None:
         """Note what the request's head says."""
         self.method = head.method.decode("latin-1")
-        self.path = path_of(head.target).decode("latin-1")
+        self.path = cut(path_of(head.target).decode("latin-1"))
         self.protocol = "HTTP/1.0" if head.http10 else "HTTP/1.1"
         agent = _USER_AGENT.search(head.block)
-        self.user_agent = agent[1].strip().decode("latin-1") if agent else ""
+        self.user_agent = cut(agent[1].strip().decode("latin-1")) if agent else ""
+
+    def take_route(self, route: Route) -> None:
+        """Note where the request goes."""
+        self.route = cut(route.path)
+        self.target = cut(target_of(route.target))
+
+
+def cut(text: str) -> str:
+    """Return a value for a line: of a long one its beginning, and how many characters are left out."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...[+{len(text) - _MAX_SHOWN}]"
 
 
 def path_of(target: bytes) -> bytes:

@@ -9,10 +9,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
-from chp.errors import UpstreamError
+from chp.errors import LoopDetected, UpstreamError
 from chp.http1.fields import parse_fields, write_fields
 from chp.http1.framing import response_has_no_content
 from chp.http1.head import ResponseHead
+from chp.http1.loop import passage
 from chp.http1.response import reason_phrase
 from chp.http1.target import Target
 from chp.runtime import Runtime
@@ -48,12 +49,20 @@ class ErrorPages:
         if target is None:
             self.send_default(exchange, status)
             return None
+        try:
+            note = passage(exchange.head.cdn_loop)
+        except LoopDetected:  # the error target may be a part of it
+            self.send_default(exchange, status)
+            return None
         base = target.base_path if target.base_path.endswith(b"/") else target.base_path + b"/"
         query = b"url=" + _form_encode(exchange.head.target).encode()
         if target.query:
             query = target.query + b"&" + query
         request = UpstreamRequest(
-            target.origin, b"GET", b"%b%d?%b" % (base, status, query), b"\r\nHost: " + target.host_field
+            target.origin,
+            b"GET",
+            b"%b%d?%b" % (base, status, query),
+            b"\r\nHost: " + target.host_field + note,
         )
         page = ErrorPage(self, exchange, status, self._runtime)
         page.stream = self._upstream.open(request, b"", True, page)

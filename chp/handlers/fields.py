@@ -8,7 +8,8 @@ import re
 from chp.config.settings import ProxySettings
 from chp.http1.fields import Field, FieldRemover, write_fields
 from chp.http1.forwarded import forwarded_fields, received_fields
-from chp.http1.head import RequestHead
+from chp.http1.head import FORWARDED, RequestHead
+from chp.http1.loop import passage
 from chp.http1.trust import remove_claims
 from chp.servers.connection import ClientConnection
 
@@ -28,11 +29,17 @@ class FieldRules:
         self.changes_requests = self._request.needed
         self.changes_responses = self._response.needed
         self.gives_ids = bool(own)
+        # Where the target may get no X-Forwarded-*, and could not tell a request that comes from a proxy.
+        removed = {name.lower() for name in settings.removed_from_requests}
+        self._notes_all = not self._x_forward or removed.issuperset(FORWARDED)
         self._id_name = settings.request_id_name
         self._id_field = re.compile(rb"\r\n" + re.escape(self._id_name) + rb":[ \t]*([^\r]*)", re.IGNORECASE)
 
     def outgoing(self, head: RequestHead, host: bytes, connection: ClientConnection) -> bytes:
-        """Return the block of fields for the target. Nothing in it depends on the request's path."""
+        """Return the block of fields for the target. Nothing in it depends on the request's path.
+
+        Raises :class:`~chp.errors.LoopDetected`.
+        """
         block = b"\r\nHost: " + host + head.block
         trusted = self._trusted_proxies
         believed = trusted is None or trusted.trusts(connection.client)
@@ -42,6 +49,9 @@ class FieldRules:
             block += forwarded_fields(head, connection.client, connection.tls, believed=believed)
         elif believed and head.forwarded:
             block += received_fields(head)
+        # A request that goes round comes from a proxy from the second time on: others need no note.
+        if head.forwarded or head.cdn_loop or self._notes_all:
+            block += passage(head.cdn_loop)
         return self._request(block) if self.changes_requests else block
 
     def response(self, block: bytes, request_id: bytes = b"") -> bytes:

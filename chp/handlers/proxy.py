@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from chp.config.settings import ProxySettings
-from chp.errors import BadRequest, UpstreamError
+from chp.errors import BadRequest, LoopDetected, UpstreamError
 from chp.handlers.errors import ErrorPages
 from chp.handlers.fields import FieldRules
 from chp.handlers.health import HEALTH_CONTENT_TYPE, HEALTH_PATH, Health
@@ -178,7 +178,11 @@ class Exchange(ClientExchange, Receiver):
         if handler.runtime.log.isEnabledFor(logging.DEBUG):
             kind = "WS" if head.upgrade else "WEB"
             handler.runtime.log.debug("PROXY %s %s to %s", kind, _path(head), route.target.origin)
-        request = self._outgoing_request(route, requested)
+        try:
+            request = self._outgoing_request(route, requested)
+        except LoopDetected as error:
+            self.refuse(508, f"{error}; route {route.path} to {route.target.origin}", ("loop", route.path))
+            return
         if handler.proxy_request is not None:
             try:
                 handler.proxy_request(request)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter, time
 from types import MappingProxyType
 
-from chp.errors import InvalidTarget
+from chp.errors import InvalidTarget, StorageError
 from chp.http1.target import Target
 from chp.metrics import Metrics
 from chp.routing.hosts import normal_host
@@ -100,14 +100,15 @@ class RouteTable:
 
     # Changing.
 
-    async def load(self, at_start: str = "exit") -> None:
+    async def load(self, at_start: str = "exit", waits: Callable[[StorageError], None] | None = None) -> None:
         """Take over what the store has, and keep up with it from then on.
 
         ``at_start`` is for a store that can't be read: wait, serve what is
         there, or raise :class:`StorageError`. A route that can't be used is
-        left out, with an error in the log.
+        left out, with an error in the log. ``waits`` is told each time that the
+        store has to be waited for.
         """
-        await self.link.start(at_start)
+        await self.link.start(at_start, waits)
 
     async def add(self, path: str, data: Mapping[str, object]) -> None:
         """Add a route, or replace the one with this path.

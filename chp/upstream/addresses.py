@@ -18,7 +18,7 @@ _MAX_NAMES = 1024
 # Lookups at a time. Each has a thread, which waits as long as the system's resolver does.
 _MAX_LOOKUPS = 64
 # RFC 8305, section 8: Connection Attempt Delay, in seconds.
-_ATTEMPT_DELAY = 0.25
+ATTEMPT_DELAY = 0.25
 
 
 class Address(NamedTuple):
@@ -67,7 +67,7 @@ class Resolver:
 
     async def connect(self, host: str, port: int) -> socket.socket:
         """Return a socket that is connected to a host. Raises OSError, and UnicodeError for a bad name."""
-        remembered = self._remembered(host)
+        remembered = self.remembered(host)
         if remembered:
             try:
                 return await self._connect(host, remembered, port)
@@ -79,7 +79,7 @@ class Resolver:
 
     async def look_up(self, host: str) -> Addresses:
         """Return the addresses of a host, the best first. Raises OSError or UnicodeError."""
-        remembered = self._remembered(host)
+        remembered = self.remembered(host)
         if remembered:
             return remembered
         lookup = self._lookups.get(host)
@@ -89,16 +89,21 @@ class Resolver:
         # It goes on for the others when one who waits for it gives up.
         return await asyncio.shield(lookup)
 
+    def remembered(self, host: str) -> Addresses | None:
+        """Return the addresses of a host if they were looked up a moment ago."""
+        addresses, until = self._known.get(host, (None, 0.0))
+        return addresses if self._loop.time() < until else None
+
+    def forget(self, host: str) -> None:
+        """Look a host up again when it is next needed: it could not be connected to."""
+        self._known.pop(host, None)
+
     async def close(self) -> None:
         """Give up all lookups."""
         lookups = list(self._lookups.values())
         for lookup in lookups:
             lookup.cancel()
         await asyncio.gather(*lookups, return_exceptions=True)
-
-    def _remembered(self, host: str) -> Addresses | None:
-        addresses, until = self._known.get(host, (None, 0.0))
-        return addresses if self._loop.time() < until else None
 
     async def _look_up(self, host: str) -> Addresses:
         addresses = in_turn(await self._ask(host))
@@ -117,7 +122,7 @@ class Resolver:
         try:
             return await connect_first(self._loop, addresses, port)
         except BaseException:  # also when there was no time to wait for an answer
-            self._known.pop(host, None)
+            self.forget(host)
             raise
 
 
@@ -172,7 +177,7 @@ async def connect_first(loop: asyncio.AbstractEventLoop, addresses: Addresses, p
                 return attempts[-1].result()  # raises
             more = len(attempts) < len(addresses)
             await asyncio.wait(
-                waiting, timeout=_ATTEMPT_DELAY if more else None, return_when=asyncio.FIRST_COMPLETED
+                waiting, timeout=ATTEMPT_DELAY if more else None, return_when=asyncio.FIRST_COMPLETED
             )
             winner = next((one for one in attempts if one.done() and not one.exception()), None)
         return winner.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from chp.config.settings import ProxySettings
 from chp.http1.target import Origin
 from chp.runtime import Runtime
+from chp.upstream.addresses import Resolver
 from chp.upstream.attempts import Attempts
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
@@ -18,8 +19,9 @@ class ChosenUpstream(Upstream):
     def __init__(self, runtime: Runtime, settings: ProxySettings) -> None:
         self._everywhere = settings.upstream == "curl"
         attempts = Attempts(runtime.loop)
-        self._direct: Upstream = DirectUpstream(runtime, settings, attempts)
-        self._curl: Upstream = CurlUpstream(runtime, settings, attempts)
+        resolver = Resolver(runtime.loop)
+        self._direct: Upstream = DirectUpstream(runtime, settings, attempts, resolver)
+        self._curl: Upstream = CurlUpstream(runtime, settings, attempts, resolver)
 
     def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
         return self._choose(request).open(request, content, complete, receiver)
@@ -49,7 +51,7 @@ def make_upstream(runtime: Runtime, settings: ProxySettings) -> Upstream:
     """Make what ``ConfigurableProxy.upstream`` asks for, with ``max_connections_per_target``."""
     upstream: Upstream
     if settings.upstream == "direct":
-        upstream = DirectUpstream(runtime, settings, Attempts(runtime.loop))
+        upstream = DirectUpstream(runtime, settings, Attempts(runtime.loop), Resolver(runtime.loop))
     else:
         upstream = ChosenUpstream(runtime, settings)
     limit = settings.max_connections_per_target

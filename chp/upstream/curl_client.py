@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient
 
+from chp.errors import UpstreamError
 from chp.http1.target import Origin
 from chp.runtime import NEVER
-from chp.upstream.addresses import is_address
+from chp.upstream.addresses import Addresses, is_address
 from chp.upstream.curl_handle import CurlHandle
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ _SWEEP_DELAY = 0.1
 _SWEPT_AT_ONCE = 16
 # Seconds between two looks at which connections are still open.
 _SWEEP_INTERVAL = 1.0
-# Seconds in which the system's resolver gives up. To close a multi handle waits for its lookups,
-# and the event loop with it; libcurl's option against that (CURLMOPT_QUICK_EXIT) is none of pycurl's.
-_LOOKUP_TIMEOUT = 60.0
 
 
 class CurlClient(CurlAsyncHTTPClient):
@@ -47,8 +44,11 @@ class CurlClient(CurlAsyncHTTPClient):
         self.settings = upstream.settings
         self.metrics = upstream.runtime.metrics
         self.attempts = upstream.attempts
+        # Of the origin's name. libcurl looks nothing up: its threads would hold up whoever closes it.
+        self.has_name = origin.scheme != "unix" and not is_address(origin.host)
+        self.addresses: Addresses = ()
         self.active: set[CurlStream] = set()
-        self.deadline = NEVER
+        self.deadline = monotonic() + _SWEEP_INTERVAL  # perhaps nothing begins: it has no address
         self._upstream = upstream
         self._loop = upstream.runtime.loop
         self._ticker = upstream.runtime.ticker
@@ -68,8 +68,6 @@ class CurlClient(CurlAsyncHTTPClient):
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = 0
         self._idle_since = monotonic()
-        self._has_name = origin.scheme != "unix" and not is_address(origin.host)
-        self._lookups_until = 0.0  # as long as one may be under way that nobody waits for any more
         super().initialize(max_clients=0)  # calls back at once
         self._multi.setopt(pycurl.M_MAXCONNECTS, max(1, self.settings.pool_max_idle))
         self._ticker.watch(self)
@@ -99,8 +97,6 @@ class CurlClient(CurlAsyncHTTPClient):
         if handle is None:
             return
         failed = stream.result is None or stream.result[0]
-        if failed and self._has_name and stream.may_look_up:
-            self._lookups_until = monotonic() + _LOOKUP_TIMEOUT
         self._multi.remove_handle(handle.curl)
         handle.stream = None
         if len(self._free) < _MAX_FREE:
@@ -139,6 +135,13 @@ class CurlClient(CurlAsyncHTTPClient):
     def os_errno(self, stream: CurlStream) -> int:
         return int(stream.handle.curl.getinfo(pycurl.OS_ERRNO)) if stream.handle is not None else 0
 
+    def begin_elsewhere(self, stream: CurlStream, error: UpstreamError) -> bool:
+        """See whether the target has moved, after its addresses could not be connected to.
+
+        Returns False if that is not to be expected. Else the stream begins again, or fails.
+        """
+        return self._upstream.begin_elsewhere(stream, error)
+
     def renew(self) -> None:
         """Use no connection for another request: bytes came that belong to none."""
         self._upstream.close_idle(self.origin)
@@ -147,7 +150,7 @@ class CurlClient(CurlAsyncHTTPClient):
 
     @property
     def has_idle(self) -> bool:
-        return self._idle > 0
+        return self._idle > 0 and self.settings.pool_max_idle > 0
 
     def retire(self) -> None:
         """Take no more streams: close when the last one is over, at once if there is none."""
@@ -165,20 +168,11 @@ class CurlClient(CurlAsyncHTTPClient):
             if handle is not None:
                 handle.cancel()
         self._ticker.forget(self)
-        connected = bool(self._sockets)
         for fd in list(self._sockets):
             self._forget_socket(fd)
         self._count_idle()
         self._curls = list(self._handles)
-        multi = self._multi
-        leaves_lookup = monotonic() < self._lookups_until and not connected
-        if leaves_lookup:
-            for option in (pycurl.M_SOCKETFUNCTION, pycurl.M_TIMERFUNCTION):
-                multi.setopt(option, _ignore)
-            self._multi = pycurl.CurlMulti()
         super().close()
-        if leaves_lookup:  # the proxy stops, and need not wait for it
-            threading.Thread(target=multi.close, name="chp-curl", daemon=True).start()
         self._poller.drop(self)
         self._handles.clear()
         self._free.clear()
@@ -193,7 +187,7 @@ class CurlClient(CurlAsyncHTTPClient):
                 return
         now = monotonic()
         self.deadline = now + _SWEEP_INTERVAL
-        if self.active or now < self._lookups_until:
+        if self.active:
             return
         idle_until = self._idle_since + self.settings.pool_idle_timeout
         if self._retired or now >= idle_until or not self._sockets:
@@ -274,7 +268,7 @@ class CurlClient(CurlAsyncHTTPClient):
                 self._act_soon()
         if self._multi is None:
             return
-        if self._retired and not self.active and monotonic() >= self._lookups_until:
+        if self._retired and not self.active:
             self.close()
             return
         self._set_timer()
@@ -330,7 +324,3 @@ class CurlClient(CurlAsyncHTTPClient):
     def _forget_socket(self, fd: int) -> None:
         if self._sockets.pop(fd, None) is not None:
             self.metrics.upstream_connections -= 1
-
-
-def _ignore(*of_libcurl: object) -> None:
-    pass

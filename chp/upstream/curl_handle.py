@@ -10,6 +10,7 @@ import pycurl
 
 from chp.config.settings import ClientTLS, ProxySettings
 from chp.http1.target import Origin
+from chp.upstream.addresses import ATTEMPT_DELAY, Addresses
 from chp.upstream.base import UpstreamRequest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _GO_ON: int = pycurl.PREREQFUNC_OK
 _ABORT: int = pycurl.PREREQFUNC_ABORT
 # Options of curl/curl.h for which pycurl, or its older versions, have no name.
 _KEEP_SENDING_ON_ERROR = 245  # CURLOPT_KEEP_SENDING_ON_ERROR
-_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT
+_HAPPY_EYEBALLS_TIMEOUT_MS = 271  # CURLOPT_HAPPY_EYEBALLS_TIMEOUT_MS
 _NO_PARTIALCHAIN = 4  # CURLSSLOPT_NO_PARTIALCHAIN
 
 # What libcurl would add by itself.
@@ -43,7 +44,17 @@ class CurlHandle:
     the rest for when libcurl has returned.
     """
 
-    __slots__ = ("_block", "_content", "_fresh", "_method", "_target", "client", "curl", "stream")
+    __slots__ = (
+        "_addresses",
+        "_block",
+        "_content",
+        "_fresh",
+        "_method",
+        "_target",
+        "client",
+        "curl",
+        "stream",
+    )
 
     def __init__(self, client: CurlClient, origin: Origin, settings: ProxySettings) -> None:
         self.client = client
@@ -54,6 +65,7 @@ class CurlHandle:
         self._block = b""
         self._content = (False, False)
         self._fresh = False
+        self._addresses: Addresses = ()
         self._configure(origin, settings)
 
     def prepare(self, request: UpstreamRequest, *, fresh: bool) -> None:
@@ -84,6 +96,11 @@ class CurlHandle:
         if fresh is not self._fresh:
             self._fresh = fresh
             curl.setopt(pycurl.FRESH_CONNECT, fresh)
+        addresses = self.client.addresses
+        if addresses is not self._addresses:
+            self._addresses = addresses
+            origin = request.origin
+            curl.setopt(pycurl.RESOLVE, [f"{origin.host}:{origin.port}:{_address_list(addresses)}"])
 
     def close(self) -> None:
         self.curl.close()
@@ -176,6 +193,12 @@ def request_framing(request: UpstreamRequest) -> bytes:
     return b"\r\nTransfer-Encoding: chunked" if request.chunked else b""
 
 
+def _address_list(addresses: Addresses) -> str:
+    """Write addresses for libcurl, which knows none with a zone, such as ``fe80::1%eth0``."""
+    hosts = [str(address.sockaddr[0]) for address in addresses]
+    return ",".join([f"[{host}]" if ":" in host else host for host in hosts if "%" not in host])
+
+
 def _header_list(block: bytes) -> list[bytes]:
     hidden = _UP_TO_EXPECT.match(block)
     items = [hidden[0][2:]] if hidden else []
@@ -189,6 +212,7 @@ def _header_list(block: bytes) -> list[bytes]:
 
 _OPTIONS: tuple[tuple[int, object], ...] = (
     (pycurl.NOSIGNAL, 1),
+    (_HAPPY_EYEBALLS_TIMEOUT_MS, int(ATTEMPT_DELAY * 1000)),
     (pycurl.TCP_NODELAY, 1),
     # A host that vanished is noticed: seconds of silence, seconds between probes.
     (pycurl.TCP_KEEPALIVE, 1),
@@ -209,9 +233,6 @@ _OPTIONS: tuple[tuple[int, object], ...] = (
     (pycurl.BUFFERSIZE, _RECEIVE_SIZE),
     (pycurl.UPLOAD_BUFFERSIZE, _SEND_SIZE),
     (_KEEP_SENDING_ON_ERROR, 1),
-    # A server that has moved is found again at once.
-    (pycurl.DNS_CACHE_TIMEOUT, 0),
-    (_QUICK_EXIT, 1),  # an exchange that is aborted does not wait for the resolver
 )
 
 _MIN_VERSIONS = {

@@ -53,6 +53,7 @@ class CurlStream(Stream):
         "deadline",
         "handle",
         "lines",
+        "looked_up",
         "over",
         "request",
         "result",
@@ -70,6 +71,7 @@ class CurlStream(Stream):
         self.deadline = NEVER
         self.began = 0.0  # the loop's time
         self.connecting = False  # over a new connection
+        self.looked_up = False  # its addresses are not remembered ones
         self.client = client
         self._settings = client.settings
         self._metrics = client.metrics
@@ -126,12 +128,6 @@ class CurlStream(Stream):
         if not self.over:
             self.over = True
             self.client.release(self)
-
-    @property
-    def may_look_up(self) -> bool:
-        """Tell whether libcurl may still be looking for the addresses of the origin."""
-        found = self.connecting or self._connected
-        return not found and (self.result is None or self.result[0] != pycurl.E_COULDNT_RESOLVE_HOST)
 
     # -- called by libcurl, through the handle -------------------------------
 
@@ -301,9 +297,18 @@ class CurlStream(Stream):
             self._send_again(replay)
         else:
             error = self._error(self.result)
+            if not self._connected and self.client.begin_elsewhere(self, error):
+                return
             if not self._connected or self.connecting:
                 self.client.attempts.failed(self.request.origin, error, self.began)
             self.fail(error)
+
+    def detach(self) -> None:
+        """Give up a transfer that has ended without a connection, for another one."""
+        self.client.release(self)
+        self.result = None
+        self.connecting = False
+        self.deadline = NEVER
 
     def _send_again(self, content: bytes) -> None:
         self.client.release(self)

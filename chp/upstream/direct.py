@@ -21,10 +21,13 @@ from chp.upstream.direct_connection import UpstreamConnection
 class DirectUpstream(Upstream):
     """A pool of connections for each origin; the one used last is used next."""
 
-    def __init__(self, runtime: Runtime, settings: ProxySettings, attempts: Attempts) -> None:
+    def __init__(
+        self, runtime: Runtime, settings: ProxySettings, attempts: Attempts, resolver: Resolver
+    ) -> None:
+        """``resolver`` is closed with it."""
         self.runtime = runtime
         self._attempts = attempts
-        self._resolver = Resolver(runtime.loop)
+        self._resolver = resolver
         # A list may be empty as long as there is a connection to come back to it.
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._connections: set[UpstreamConnection] = set()
@@ -139,7 +142,7 @@ class DirectUpstream(Upstream):
             if not connection.usable:
                 raise ConnectionResetError("it was closed at once")
         except (OSError, asyncio.TimeoutError, UnicodeError, ssl.SSLError) as error:
-            failure = _connect_error(origin, error)
+            failure = connect_error(origin, error)
             self._attempts.failed(origin, failure, began)
             stream.fail(failure)
         else:
@@ -293,7 +296,8 @@ class DirectStream(Stream):
         return data + LAST_CHUNK if complete else data
 
 
-def _connect_error(origin: Origin, error: BaseException) -> UpstreamError:
+def connect_error(origin: Origin, error: BaseException) -> UpstreamError:
+    """Translate why there is no connection to an origin."""
     if isinstance(error, asyncio.TimeoutError):
         return UpstreamError("connect_timeout", f"connecting to {origin} timed out")
     if isinstance(error, ssl.SSLError):

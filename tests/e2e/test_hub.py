@@ -377,6 +377,29 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             assert hub.logged("RuntimeError: The proxy did not start, it ended with exit status 1: .*in use")
 
 
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (False, r"Waiting until the route store can be read \(--storage-at-start\): .*[Cc]onnection refused"),
+        (True, "Reading the route store$"),  # it is connected to, and silent
+    ],
+)
+def test_a_store_that_can_not_be_read(tmp_path: Path, answers: bool, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        config = f"""
+c.CHPProxy.start_timeout = 3
+c.ConfigurableProxy.storage_url = "redis://:hunter2@127.0.0.1:{store.getsockname()[1]}"
+"""
+        if not answers:
+            store.close()
+        with running(Hub(tmp_path, "class", config=config, wait=False)) as hub:
+            assert hub.process.wait(PATIENCE) == 1
+            late = "The proxy did not start, it did not say within 3 seconds that it is ready: "
+            assert hub.logged(f"RuntimeError: {late}{reason}"), hub.log
+            assert "hunter2" not in hub.log
+            assert hub.own_processes() == []
+
+
 async def test_options_reach_the_proxy(tmp_path: Path) -> None:
     """From three places; nothing of them can be read in the list of processes but extra arguments."""
     (tmp_path / "own_config.py").write_text(

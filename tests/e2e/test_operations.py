@@ -182,8 +182,16 @@ async def test_a_hangup_reads_the_file_again(tmp_path: Path) -> None:
     [
         ("1 / 0\n", "configuration file .*chp_config.py, line 2: ZeroDivisionError: division by zero$"),
         ("c.ConfigurableProxy.timeuot = 1\n", "unknown option ConfigurableProxy.timeuot"),
-        ("c.ConfigurableProxy.timeout = 'x'\n", "timeout: 'x' is not a whole number of at least 0$"),
+        (
+            "c.ConfigurableProxy.timeout = 'x'\n",
+            "timeout: 'x' is not a whole number of at least 0 and at most 10{12}$",
+        ),
+        (
+            "c.ConfigurableProxy.timeout = 10**400\n",
+            "timeout: 1000[^ ]*0 .401 characters. is not a whole number",
+        ),
         ("c.ConfigurableProxy.ssl_ciphers = 'x'\n", "--ssl-ciphers: OpenSSL knows no cipher of 'x'$"),
+        ("raise KeyboardInterrupt\n", "configuration file .*line 2: KeyboardInterrupt$"),
         ("raise SystemExit(3)\n", "configuration file .*line 2: SystemExit: 3$"),
         (None, "no configuration file .*chp_config.py"),
     ],

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from support.wire import END_OF_HEAD, Message, Peer, Proxy, Script
 
+# What the proxy adds to requests whose X-Forwarded-* can't tell the target that they come from a proxy.
+MARK = "CDN-Loop: chp\r\n"
+
 
 async def echo(peer: Peer) -> None:
     """A script: the content of each answer is the request's head and its content, without chunks."""

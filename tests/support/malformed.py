@@ -1,13 +1,18 @@
 """Malformed, ambiguous and merely strange requests, each with its one right outcome.
 
-The proxy that they are for has the small limits :data:`LIMITS`, and adds no X-Forwarded fields.
+The proxy that they are for has the small limits :data:`LIMITS`, and adds no fields of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LIMITS = {"max_head_size": 1024, "max_field_count": 20, "x_forward": False}
+LIMITS = {
+    "max_head_size": 1024,
+    "max_field_count": 20,
+    "x_forward": False,
+    "remove_request_header": ["CDN-Loop"],
+}
 
 HOST = b"Host: h\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n"

@@ -59,7 +59,6 @@ KINDS = {
     "test_pool": ALL,
     "test_streaming": ALL,
     "test_timeouts": ALL,
-    "test_addresses": {"direct"},
 }
 
 

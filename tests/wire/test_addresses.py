@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from support.silence import attempts_at, silent_port
 from support.streams import quiet
-from support.wire import Proxy, backend, proxy, until
+from support.wire import OK, Peer, Proxy, backend, proxy, until
 
 from chp.upstream import addresses
 from chp.upstream.addresses import Address, Resolver, connect_first, in_turn, is_address
@@ -109,6 +110,62 @@ async def test_a_lookup_that_hangs_is_given_up(names: Names, log_lines: Any) -> 
     log_lines.take("503 GET / connecting to http://pod.test:1 timed out")
 
 
+async def test_a_certificate_that_is_not_trusted_is_no_reason_to_look_again(
+    names: Names, pki: Any, log_lines: Any
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+    names.known["pod.test"] = ["127.0.0.1"]
+    async with backend(tls=context) as server, proxy(client_ssl_ca=pki.other_ca) as chp:
+        await chp.add_route("/", f"https://pod.test:{port_of(server.url)}")
+        for _ in range(3):
+            assert (await chp.get()).status == 503
+        assert chp.app.metrics.upstream_errors == {"tls": 3}
+    assert names.asked == ["pod.test"]
+    log_lines.take("503 GET / TLS with https://pod.test:")
+
+
+async def test_the_end_does_not_wait_for_a_lookup(names: Names) -> None:
+    names.answer.clear()
+    async with named(1, drain_timeout=0) as chp:
+        peer = await chp.connect()
+        await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: names.asked)
+        begin = monotonic()
+    assert monotonic() - begin < 1
+
+
+async def test_nobody_waits_for_a_lookup_of_a_route_that_is_deleted(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "_LIFETIME", 0)
+    names.known["pod.test"] = ["127.0.0.1"]
+    release = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            message = await peer.receive_message()
+            if message.start.startswith(b"GET /held "):
+                await release.wait()
+            await peer.send(OK)
+
+    async with backend(script) as server, proxy() as chp:
+        await chp.add_route("/", f"http://pod.test:{port_of(server.url)}")
+        held = asyncio.ensure_future(chp.get("/held"))
+        await server.wait_for(b"/held")
+        names.answer.clear()
+        looking = asyncio.ensure_future(chp.get("/looking"))
+        await until(lambda: len(names.asked) == 2)
+        release.set()
+        assert (await held).status == 200
+        begin = monotonic()
+        await chp.app.table.remove("/")
+        await server.wait_until_ended()  # the idle connection is closed
+        assert monotonic() - begin < 1
+        names.answer.set()
+        assert (await looking).status == 200
+
+
 async def test_a_name_that_appears_is_found_by_the_next_request(names: Names, log_lines: Any) -> None:
     async with backend() as server, named(port_of(server.url)) as chp:
         for _ in range(2):
@@ -189,7 +246,7 @@ async def test_two_that_answer_at_once_leave_one_connection() -> None:
 async def test_an_attempt_that_is_given_up_at_any_moment_leaves_no_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(addresses, "_ATTEMPT_DELAY", 0)
+    monkeypatch.setattr(addresses, "ATTEMPT_DELAY", 0)
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as one:
         port = one.getsockname()[1]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import select
-import threading
+import socket
 import weakref
 from typing import Any
 
 import pytest
 from support.streams import hang, quiet
-from support.wire import OK, PATIENCE, Peer, Proxy, answer_ok, backend, proxy, until
+from support.wire import OK, Peer, Proxy, answer_ok, backend, proxy, until
 
-from chp.upstream import curl, curl_client
+from chp.upstream import curl_client
+from chp.upstream.addresses import Address, Resolver
 from chp.upstream.choice import ChosenUpstream
 from chp.upstream.curl_client import CurlClient
 
@@ -56,55 +57,19 @@ async def test_a_client_without_connections_is_gone(clients: weakref.WeakSet[Cur
         assert server.connections == 2
 
 
-@pytest.mark.parametrize("retired", [False, True])
-async def test_a_client_stays_as_long_as_a_lookup_may_take(
-    clients: weakref.WeakSet[CurlClient], monkeypatch: pytest.MonkeyPatch, retired: bool
-) -> None:
-    """To close it would wait for the name server, and everybody with it."""
-    monkeypatch.setattr(curl_client, "_LOOKUP_TIMEOUT", 0.3)
-    monkeypatch.setattr(curl_client, "_SWEEP_INTERVAL", 0.02)
-    monkeypatch.setattr(CurlClient, "_act_soon", lambda self: None)  # the lookup never ends
-    async with backend() as server, proxy(server.url.replace("127.0.0.1", "localhost"), timeout=50) as chp:
-        peer = await chp.connect()
-        await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        await until(lambda: clients)
-        (client,) = clients
-        (stream,) = client.active
-        stream.abort()
-        if retired:
-            client.retire()
-        ended = asyncio.get_running_loop().time()
-        await until(lambda: client._multi is None)
-        assert asyncio.get_running_loop().time() - ended >= 0.25
-
-
-async def test_the_end_does_not_wait_for_a_lookup(
+@pytest.mark.expect_log("503 GET / no address for http://nowhere.test:1")
+async def test_a_client_whose_name_has_no_address_is_gone(
     clients: weakref.WeakSet[CurlClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CurlClient, "_act_soon", lambda self: None)  # the lookup never ends
-    answered, closed = threading.Event(), threading.Event()
+    async def ask(resolver: Resolver, host: str) -> list[Address]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    class Multi:
-        def setopt(self, option: int, value: object) -> None:
-            pass
-
-        def close(self) -> None:
-            answered.wait(PATIENCE)
-            closed.set()
-
-    async with backend() as server, proxy(server.url.replace("127.0.0.1", "localhost")) as chp:
-        peer = await chp.connect()
-        await peer.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        await until(lambda: clients)
-        (client,) = clients
-        (stream,) = client.active
-        stream.abort()
-        monkeypatch.setattr(client, "_multi", Multi())
-        client.close()
-        assert not closed.is_set()
-        answered.set()
-        await until(closed.is_set)
-        assert client._multi is None
+    monkeypatch.setattr(Resolver, "_ask", ask)
+    monkeypatch.setattr(curl_client, "_SWEEP_INTERVAL", 0.02)
+    async with proxy("http://nowhere.test:1", pool_idle_timeout=50) as chp:
+        assert (await chp.get()).status == 503
+        assert chp.app.metrics.upstream_errors == {"dns": 1}
+        await until(lambda: gc.collect() >= 0 and not clients)
 
 
 async def test_nothing_is_left_when_the_proxy_stops(clients: weakref.WeakSet[CurlClient]) -> None:

@@ -16,6 +16,7 @@ from chp.http1.head import ResponseHead
 from chp.http1.target import Target
 from chp.metrics import Metrics
 from chp.runtime import Runtime
+from chp.upstream.addresses import Resolver
 from chp.upstream.attempts import Attempts
 from chp.upstream.base import Stream, UpstreamRequest
 from chp.upstream.curl import CurlUpstream
@@ -108,7 +109,7 @@ async def answer(peer: Peer) -> None:
 async def upstream() -> AsyncIterator[CurlUpstream]:
     settings = ProxySettings(upstream_timeout=PATIENCE, client_tls_files=ClientTLS(insecure=True))
     runtime = Runtime(asyncio.get_running_loop(), Metrics(), logging.getLogger("chp"))
-    it = CurlUpstream(runtime, settings, Attempts(runtime.loop))
+    it = CurlUpstream(runtime, settings, Attempts(runtime.loop), Resolver(runtime.loop))
     try:
         yield it
     finally:

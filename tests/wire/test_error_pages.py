@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from support.echo import answer, echo
+from support.echo import MARK, answer, echo
 from support.wire import OK, Backend, Message, Peer, backend, proxy, until
 
 NOT_FOUND = pytest.mark.expect_log(r"404 [A-Z]+ /\S*$")
@@ -147,7 +147,7 @@ async def test_error_target_is_asked_for_the_status_and_told_the_url(
         message = await chp.get(requested, "Cookie: secret\r\nAuthorization: secret\r\n")
     assert (message.status, message.content) == (404, b"ok")
     host = server.url.removeprefix("http://")
-    assert server.all_received == f"GET {asked} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert server.all_received == f"GET {asked} HTTP/1.1\r\nHost: {host}\r\n{MARK}\r\n".encode()
 
 
 @UNAVAILABLE

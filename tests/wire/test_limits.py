@@ -10,6 +10,7 @@ import pytest
 from support.streams import end_of, hang, quiet
 from support.wire import OK, Peer, Proxy, backend, proxy, until
 
+from chp.config.options.limits import LimitOptions
 from chp.runtime import Runtime
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -17,6 +18,16 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: raw\r\n
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
 FULL = "Can't accept connections for the moment: there are as many as may be"
 REFUSED = r"Refused a connection of 127\.0\.0\.1, which has 2 \(max_connections_per_address\)"
+
+
+async def test_the_largest_numbers_work() -> None:
+    largest = {name: trait.max for name, trait in LimitOptions.class_traits(config=True).items()}
+    largest["drain_delay"] = 0  # it would not stop
+    async with backend() as server, proxy(server.url, **largest) as chp:
+        for _ in range(2):
+            assert (await chp.get()).status == 200
+        status, _ = await chp.outcome(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert status == 200
 
 
 def reached(chp: Proxy) -> dict[str, int]:

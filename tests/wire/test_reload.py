@@ -16,6 +16,9 @@ from support.streams import hang
 from support.wire import Message, Peer, Proxy, answer_ok, backend, proxy, until
 
 from chp import reload
+from chp.config import build
+from chp.config.options import Options
+from chp.config.settings import ProxySettings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
@@ -213,10 +216,13 @@ async def test_what_can_not_be_used_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.expect_log(FAILED + "OverflowError: ")
-async def test_what_nobody_has_thought_of_changes_nothing_either() -> None:
+async def test_what_nobody_has_thought_of_changes_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(options: Options) -> ProxySettings:
+        raise OverflowError("too large for a float")
+
     async with backend() as server, proxy(server.url) as chp:
         chp.app.custom_header = ["X-New: 1"]
-        chp.app.timeout = 10**400  # more than a float holds
+        monkeypatch.setattr(build, "proxy_settings", fail)
         chp.app.reload()
         assert (await chp.get()).status == 200
         assert b"X-New" not in server.all_received

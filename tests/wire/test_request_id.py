@@ -6,7 +6,7 @@ import asyncio
 import re
 
 import pytest
-from support.echo import answer, echo, request_at_backend
+from support.echo import MARK, answer, echo, request_at_backend
 from support.wire import Message, Peer, backend, proxy, until
 from traitlets import TraitError
 
@@ -22,7 +22,7 @@ def with_id(*values: bytes) -> bytes:
 async def test_there_is_none_by_default() -> None:
     async with backend(echo) as server, proxy(server.url, x_forward=False) as chp:
         message = await chp.request(with_id(b"mine"))
-    assert message.content == with_id(b"mine")
+    assert message.content == with_id(b"mine")[:-2] + MARK.encode() + b"\r\n"
     assert message.value(b"x-request-id") is None
 
 

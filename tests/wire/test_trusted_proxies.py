@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.echo import echo, request_at_backend
+from support.echo import MARK, echo, request_at_backend
 from support.wire import Message, Peer, backend, proxy
 
 from chp.app import ConfigurableProxy
@@ -18,11 +18,11 @@ CLAIMS = (
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\nA:\t1\r\n" + CLAIMS + b"\r\n"
 OWN = (
     b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Port: 80\r\n"
-    b"X-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n"
+    b"X-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\nCDN-Loop: chp\r\n"
 )
 BEHIND = (
     b"X-Forwarded-For: 1.2.3.4,127.0.0.1\r\nX-Forwarded-Port: 443,80\r\n"
-    b"X-Forwarded-Proto: https,http\r\nX-Forwarded-Host: outer\r\n"
+    b"X-Forwarded-Proto: https,http\r\nX-Forwarded-Host: outer\r\nCDN-Loop: chp\r\n"
 )
 OTHERS = b"X-Forwarded-Prefix: /p\r\nForwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nX-Scheme: https\r\n"
 
@@ -49,7 +49,7 @@ async def test_claims_pass_from_trusted_peers_only(trusted: list[str], believed:
 async def test_nothing_is_left_of_them_without_x_forward_either() -> None:
     async with backend(echo) as server, proxy(server.url, trusted_proxies=["none"], x_forward=False) as chp:
         got = await request_at_backend(chp, REQUEST)
-    assert got.head == b"GET / HTTP/1.1\r\nHost: h\r\nA:\t1\r\n\r\n"
+    assert got.head == b"GET / HTTP/1.1\r\nHost: h\r\nA:\t1\r\n" + MARK.encode() + b"\r\n"
 
 
 async def test_repeated_requests_of_a_connection_are_all_alike() -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from traitlets import HasTraits, Integer
 
+# No limit for anybody, but one that event loops, C libraries and floats take: 31 years, and 2 GiB.
+MAX_TIME = 10**12
+MAX_NUMBER = 2**31 - 1
+
 
 class LimitOptions(HasTraits):
     """Timeouts (in milliseconds) and limits"""
@@ -11,6 +15,7 @@ class LimitOptions(HasTraits):
     timeout = Integer(
         0,
         min=0,
+        max=MAX_TIME,
         help="""
         Drop a client's connection after this many milliseconds of silence in a request; 0: never.
 
@@ -22,6 +27,7 @@ class LimitOptions(HasTraits):
     proxy_timeout = Integer(
         0,
         min=0,
+        max=MAX_TIME,
         help="""
         Give up on a target that is silent for this many milliseconds in a request; 0: never.
 
@@ -32,6 +38,7 @@ class LimitOptions(HasTraits):
     keep_alive_timeout = Integer(
         5000,
         min=0,
+        max=MAX_TIME,
         help="""
         Close a client's connection that has no request for this many milliseconds; 0: the default.
 
@@ -42,6 +49,7 @@ class LimitOptions(HasTraits):
     drain_delay = Integer(
         0,
         min=0,
+        max=MAX_TIME,
         help="""
         How many milliseconds the health check says 503, with all else as before, until the proxy stops.
 
@@ -53,6 +61,7 @@ class LimitOptions(HasTraits):
     drain_timeout = Integer(
         30_000,
         min=0,
+        max=MAX_TIME,
         help="""
         How many milliseconds requests that are under way get to finish when the proxy stops.
 
@@ -63,6 +72,7 @@ class LimitOptions(HasTraits):
     connect_timeout = Integer(
         10_000,
         min=1,
+        max=MAX_TIME,
         help="""
         Give up on a target that does not accept a connection within this many milliseconds.
 
@@ -74,6 +84,7 @@ class LimitOptions(HasTraits):
     head_timeout = Integer(
         60_000,
         min=1,
+        max=MAX_TIME,
         help="""
         Close a client's connection whose request head is not complete after this many milliseconds.
 
@@ -84,12 +95,14 @@ class LimitOptions(HasTraits):
     tls_handshake_timeout = Integer(
         30_000,
         min=1,
+        max=MAX_TIME,
         help="Close a client's connection whose TLS handshake takes longer than this many milliseconds.",
     ).tag(config=True, live=True)
 
     pool_idle_timeout = Integer(
         60_000,
         min=1,
+        max=MAX_TIME,
         help="""
         Close an unused connection to a target after this many milliseconds.
 
@@ -101,12 +114,14 @@ class LimitOptions(HasTraits):
     pool_max_idle = Integer(
         64,
         min=0,
+        max=MAX_NUMBER,
         help="How many unused connections to one target are kept open; 0: none.",
     ).tag(config=True, live=True)
 
     max_head_size = Integer(
         64 * 1024,
         min=1024,
+        max=MAX_NUMBER,
         help="""
         The largest head of a request or response, in bytes.
 
@@ -117,6 +132,7 @@ class LimitOptions(HasTraits):
     max_request_line = Integer(
         16 * 1024,
         min=128,
+        max=MAX_NUMBER,
         help="""
         The longest first line of a request, in bytes; with a longer one it gets a 414.
 
@@ -127,12 +143,14 @@ class LimitOptions(HasTraits):
     max_field_count = Integer(
         256,
         min=1,
+        max=MAX_NUMBER,
         help="How many header lines a request may have; with more it gets a 431.",
     ).tag(config=True, live=True)
 
     write_buffer_high = Integer(
         64 * 1024,
         min=1024,
+        max=MAX_NUMBER,
         help="""
         How many bytes may wait for a slow peer before the sender is paused.
 
@@ -143,12 +161,14 @@ class LimitOptions(HasTraits):
     api_max_body_size = Integer(
         1024 * 1024,
         min=1,
+        max=MAX_NUMBER,
         help="The largest body of a REST API request, in bytes; a larger one gets a 413.",
     ).tag(config=True)
 
     max_connections = Integer(
         0,
         min=0,
+        max=MAX_NUMBER,
         help="""
         How many connections of clients, WebSockets included, may be open at a time; 0: by the limit of files.
 
@@ -162,6 +182,7 @@ class LimitOptions(HasTraits):
     max_connections_per_address = Integer(
         0,
         min=0,
+        max=MAX_NUMBER,
         help="""
         How many connections one client's address may have open at a time; 0: any number.
 
@@ -174,6 +195,7 @@ class LimitOptions(HasTraits):
     max_connections_per_target = Integer(
         0,
         min=0,
+        max=MAX_NUMBER,
         help="""
         How many requests and WebSockets may be under way to one target at a time; 0: any number.
 

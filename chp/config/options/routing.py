@@ -8,6 +8,7 @@ from typing import Any
 from traitlets import Bool, Enum, HasTraits, Integer, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
+from chp.config.options.limits import MAX_TIME
 from chp.config.token import token_from_environment
 from chp.errors import InvalidTarget
 from chp.http1.target import Target
@@ -75,6 +76,7 @@ class RoutingOptions(HasTraits):
     storage_patience = Integer(
         1000,
         min=0,
+        max=MAX_TIME,
         help="""
         How many milliseconds a request without a route may wait for changes that are known to be missing.
 

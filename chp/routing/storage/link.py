@@ -82,12 +82,12 @@ class StoreLink:
 
     # -- for the table -----------------------------------------------------
 
-    async def start(self, at_start: str) -> None:
+    async def start(self, at_start: str, waits: Callable[[StorageError], None] | None = None) -> None:
         """Load, and follow the store from then on.
 
         If the store can't be read, ``at_start`` says what happens: wait until
         it can be, return and serve what is there, or raise
-        :class:`StorageError`.
+        :class:`StorageError`. ``waits`` is told why, each time that it has to be waited.
         """
         waiting = False
         while not self._loaded:
@@ -102,6 +102,8 @@ class StoreLink:
                 if not waiting:
                     self._log.info("Nobody is answered before the store can be read (--storage-at-start)")
                 waiting = True
+                if waits is not None:
+                    waits(error)
                 await asyncio.sleep(next(self._pauses))
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._save_regularly())]
 

@@ -4,10 +4,12 @@ import json
 import logging
 
 import pytest
+from traitlets import Integer
 from traitlets.config import Config
 
 from chp.app import ConfigurableProxy
 from chp.config import build
+from chp.config.options import Options
 from chp.errors import ConfigError
 
 
@@ -83,6 +85,9 @@ def test_a_function_in_a_file(own_directory):
         ("x = (", "configuration file bad.py, line 1: SyntaxError: "),
         ("\n1 / 0\n", "configuration file bad.py, line 2: ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(3)", "configuration file bad.py, line 2: SystemExit: 3"),
+        ("raise SystemExit", "configuration file bad.py, line 1: SystemExit"),
+        ("\nraise KeyboardInterrupt", "configuration file bad.py, line 2: KeyboardInterrupt"),
+        ("raise GeneratorExit('x')", "configuration file bad.py, line 1: GeneratorExit: x"),
         ("\nload_subconfig('other.py')", "configuration file {}/other.py, line 3: NameError: "),
         ("load_subconfig('syntax.py')", "configuration file {}/syntax.py, line 1: SyntaxError: "),
         (
@@ -105,6 +110,21 @@ def test_broken_files(own_directory, text, message):
     assert str(raised.value).startswith(message.format(own_directory))
 
 
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("number", ["10**400", "10**5000"])
+@pytest.mark.parametrize(
+    "name", [name for name, trait in Options.class_traits(config=True).items() if isinstance(trait, Integer)]
+)
+def test_numbers_that_nothing_can_hold(own_directory, name, number, sign):
+    (own_directory / "bad.py").write_text(f"c.ConfigurableProxy.{name} = {sign}{number}")
+    with pytest.raises(ConfigError) as raised:
+        make("-f", "bad.py")
+    text = str(raised.value)
+    assert text.startswith(f"{name}: ")
+    assert " is not a whole number of at least " in text
+    assert len(text) < 200
+
+
 def test_missing_file():
     with pytest.raises(ConfigError, match=r"no configuration file nowhere\.py"):
         make("-f", "nowhere.py")
@@ -116,6 +136,16 @@ def test_missing_file():
         (["--port", "70000"], "port"),
         (["--port", "-1"], "port"),
         (["--timeout", "-1"], "timeout: -1 is not a whole number of at least 0"),
+        (
+            ["--timeout", str(10**13)],
+            "timeout: 10000000000000 is not a whole number of at least 0 and",
+        ),
+        (
+            ["--timeout", "9" * 400],
+            "99999999999999999999...99999999999999999999 (400 characters) is",
+        ),
+        (["--timeout", "9" * 5000], "option --timeout: '9999999999999999999...9999999999999999999' (5002 "),
+        (["--max-connections", "9" * 20], "max_connections: 99999999999999999999 is not a whole number of"),
         (["--connect-timeout", "0"], "connect_timeout"),
         (["--log-level", "loud"], "log_level: 'loud' is not one of debug, info, warn, error"),
         (["--event-loop", "fast"], "event_loop: 'fast' is not one of auto, uvloop, asyncio"),

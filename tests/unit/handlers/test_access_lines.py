@@ -10,6 +10,8 @@ import pytest
 from chp.handlers.access_lines import FORMATS, Record, json_line, path_of, target_of, text_line
 from chp.http1.head import RequestHead
 from chp.http1.target import Target
+from chp.metrics import Metrics
+from chp.routing.route import Route
 
 
 def full_record() -> Record:
@@ -86,6 +88,36 @@ def test_no_value_can_end_a_line_or_speak_to_a_terminal(kind: str, name: str) ->
         assert json.loads(line)[{"path": "path"}.get(name, name)] == evil
     else:
         assert line.count(b'"') == 10
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("byte", [b"a", b"\xe9", b'"'])
+def test_long_values_are_cut_and_say_so(kind: str, byte: bytes) -> None:
+    record = full_record()
+    path = b"/" + byte.replace(b'"', b"%22") * 16_000
+    head = b"GET %b?token=secret HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % (path, byte * 64_000)
+    record.take_head(RequestHead(head))
+    target = Target.parse("http://h/" + "t" * 5000)
+    record.take_route(Route("/" + "r" * 5000, target, {}, last_activity=0, depth=1, metrics=Metrics()))
+    line = FORMATS[kind](record)
+    assert re.fullmatch(rb"[\x20-\x7e]+\n", line)
+    assert len(line) < 20_000
+    marks = (len(path) - 1024, 64_000 - 1024, 5001 - 1024, 5012 - 1024)
+    for left_out in marks:
+        assert b"...[+%d]" % left_out in line
+    if kind == "json":
+        shown = json.loads(line)
+        assert shown["user_agent"] == byte.decode("latin-1") * 1024 + "...[+62976]"
+        assert shown["path"][:1024] == path[:1024].decode("latin-1")
+    else:
+        assert line.count(b'"') == 10
+
+
+def test_values_of_the_greatest_length_are_whole() -> None:
+    agent = b"a" * 1024
+    record = full_record()
+    record.take_head(RequestHead(b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % agent))
+    assert json.loads(json_line(record))["user_agent"] == agent.decode()
 
 
 @pytest.mark.parametrize(

@@ -306,8 +306,10 @@ async def test_starting_without_the_store(caplog: pytest.LogCaptureFixture) -> N
     store = FakeStore({"/a": TARGET})
     store.loads = [OSError("down"), OSError("down")]
     table = make(store)
-    await table.load("wait")
+    reasons: list[str] = []
+    await table.load("wait", lambda error: reasons.append(str(error)))
     assert set(table.routes()) == {"/a"}
+    assert reasons == ["The route store failed: down"] * 2
     said = "Nobody is answered before the store can be read (--storage-at-start)"
     assert caplog.messages.count(said) == 1
     await table.close()

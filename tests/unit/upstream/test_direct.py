@@ -16,9 +16,10 @@ from chp.errors import UpstreamError
 from chp.http1.target import Origin
 from chp.metrics import Metrics
 from chp.runtime import Runtime
+from chp.upstream.addresses import Resolver
 from chp.upstream.attempts import Attempts
 from chp.upstream.base import UpstreamRequest
-from chp.upstream.direct import DirectStream, DirectUpstream, _connect_error
+from chp.upstream.direct import DirectStream, DirectUpstream, connect_error
 
 ORIGIN = Origin("http", "127.0.0.1", 8000)
 
@@ -46,7 +47,7 @@ class Receiver:
 def new_stream(**options: Any) -> tuple[DirectStream, Any, Receiver]:
     loop: Any = Loop()
     runtime = Runtime(loop, Metrics(), logging.getLogger("chp.test"))
-    upstream = DirectUpstream(runtime, ProxySettings(), Attempts(loop))
+    upstream = DirectUpstream(runtime, ProxySettings(), Attempts(loop), Resolver(loop))
     receiver: Any = Receiver()
     request = UpstreamRequest(ORIGIN, b"PUT", b"/x?y", b"\r\nHost: h\r\nA: b", **options)
     return DirectStream(upstream, request, receiver), runtime, receiver
@@ -134,6 +135,6 @@ def test_which_requests_are_idempotent(method: bytes, upgrade: bytes, idempotent
     ],
 )
 def test_every_failure_to_connect_has_a_reason(error: Exception, reason: str) -> None:
-    translated = _connect_error(ORIGIN, error)
+    translated = connect_error(ORIGIN, error)
     assert translated.reason == reason
     assert "http://127.0.0.1:8000" in str(translated)
