@@ -20,8 +20,9 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, fetch, free_port, running
+from support.commands import PATIENCE, fetch, running
 from support.hub import HUB_5, Browser, Hub, browser, fetch_json, hub_api, is_running
+from support.ports import free_port
 from support.wire import until
 
 pytestmark = pytest.mark.timeout(seconds=120)  # a single-user server alone takes some to start

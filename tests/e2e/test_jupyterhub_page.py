@@ -12,9 +12,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, fetch, free_port, running
+from support.commands import PATIENCE, fetch, running
 from support.examples import PROGRAMS, ROOT, example, examples, here
 from support.hub import Hub, hub_api
+from support.ports import free_port
 
 PAGE = "docs/jupyterhub.md"
 # A part of each that no other has. Those of services are in test_systemd.py.

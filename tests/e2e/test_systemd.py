@@ -14,9 +14,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, TOKEN, Server, fetch, free_port, running
+from support.commands import PATIENCE, TOKEN, Server, fetch, running
 from support.examples import ROOT, example, here
 from support.hub import Hub
+from support.ports import free_port
 from support.wire import backend
 
 from chp.notify import NotifyListener

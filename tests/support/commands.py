@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -109,14 +108,6 @@ class Proxy(Server):
     async def add_route(self, path: str, target: str) -> None:
         response = await self.api("POST", path, {"target": target})
         assert response.code == 201, response.body
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago, for servers that can't choose one themselves."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager
