@@ -12,9 +12,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 PYTEST_ARGS ?=
-# Tests run in so many processes, file by file. With 2 it takes half as long, but now and then one
-# gets a port that the other has just let go of.
-WORKERS ?= 0
+# Tests run in so many processes, file by file; 0 is this one. The files are given away in their order:
+# those of tests/e2e, of which one takes minutes, come first, and both processes end at the same time.
+WORKERS ?= 2
 
 # What the tests use beside Python packages. Installed where that is possible.
 DEBIAN_PACKAGES = python3-venv openssl wrk chromium chromium-driver systemd redis-server postgresql
@@ -43,7 +43,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: $(VENV)/.test
 	SOAK_FACTOR=$(SOAK_FACTOR) $(BIN)/python -m pytest tests/robustness $(PYTEST_ARGS)

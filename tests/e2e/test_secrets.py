@@ -218,7 +218,7 @@ async def provoke(chp: Proxy) -> list[tuple[bytes, bytes]]:
     return exchanges
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(seconds=90)
 @pytest.mark.parametrize(
     ("options", "error_target"),
     [

@@ -153,7 +153,7 @@ async def test_hub_and_proxy_of_two_units(tmp_path: Path) -> None:
             service.kill()
         with running(Service(unit("chp"), tmp_path, **ports)) as service:
             await service.ready()
-            gives_up = time.monotonic() + PATIENCE
+            gives_up = time.monotonic() + hub.patience
             while (await fetch(f"{hub.url}/hub/login")).code != 200:
                 assert time.monotonic() < gives_up, hub.log
                 await asyncio.sleep(0.05)

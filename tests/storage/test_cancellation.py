@@ -16,7 +16,7 @@ import pytest
 
 from chp.routing.storage import link, load_store, sql
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(seconds=120)
 
 TARGET = {"target": "http://127.0.0.1:9000"}
 MOMENTS = 200  # more than any call has

@@ -18,7 +18,7 @@ from support.commands import PATIENCE, Server
 from support.jupyter import execute_request
 from support.ports import free_port
 
-# Seconds for a single-user server: several of them share two cores.
+# Seconds for the Hub and for a single-user server: several of them share two cores.
 SPAWN_PATIENCE = 60.0
 # A Python with JupyterHub 5, made by the Makefile.
 HUB_5 = str(Path(sys.prefix) / "hub5" / "bin" / "python")
@@ -76,6 +76,8 @@ def processes_at_home_in(directory: Path) -> list[int]:
 
 class Hub(Server):
     """JupyterHub on free ports of 127.0.0.1, with ``chp`` as its proxy in one of two ways."""
+
+    patience = SPAWN_PATIENCE
 
     def __init__(
         self,
