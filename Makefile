@@ -13,9 +13,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
 PYTEST_ARGS ?=
-# Tests run in so many processes, file by file. With 2 it takes half as long, but now and then one
-# gets a port that the other has just let go of.
-WORKERS ?= 0
+# Tests run in so many processes, file by file; 0 is this one. The files are given away in their order:
+# those of tests/e2e, of which one takes minutes, come first, and both processes end at the same time.
+WORKERS ?= 2
 
 # What the tests use beside Python packages. Installed where that is possible.
 DEBIAN_PACKAGES = python3-venv python3-dev gcc openssl wrk chromium chromium-driver systemd redis-server postgresql
@@ -47,7 +47,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python -m chp.sample --port $(PORT)
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed compiled
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	$(call test_compiled,tests/unit)
 	$(call test_compiled,tests/wire -k uvloop-direct)
 

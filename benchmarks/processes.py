@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 _END_TIMEOUT = 30.0  # seconds
+_PORTS = range(10_000, 20_000)
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -101,7 +103,11 @@ def ending(process: Process) -> Iterator[Process]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on at the moment."""
-    with contextlib.ExitStack() as stack:
-        listening = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in listening]
+    """Return ports that nobody listens on, of those that the system does not give away by itself."""
+    ports: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise Failure("there are no free ports")

@@ -135,3 +135,14 @@ class PKI:
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> PKI:
     return PKI(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_authorities(pki: PKI) -> Iterator[None]:
+    """Whom a proxy trusts that is not told: one authority, in place of the system's hundred and more.
+
+    To read those took 44 ms of each start of a proxy, a third of the time of all tests on the wire.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", pki.other_ca)
+        yield

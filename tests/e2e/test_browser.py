@@ -15,6 +15,7 @@ from selenium.webdriver.support import expected_conditions as condition
 from selenium.webdriver.support.wait import WebDriverWait
 from support.commands import running
 from support.hub import SPAWN_PATIENCE, Hub
+from support.ports import free_port
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "artifacts"
 # Debian's packages chromium and chromium-driver; nothing is downloaded.
@@ -90,7 +91,7 @@ def chromium(profile: Path) -> Iterator[Window]:
     options.binary_location = CHROMIUM
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
-    driver = Chrome(options=options, service=ChromeService(DRIVER))
+    driver = Chrome(options=options, service=ChromeService(DRIVER, port=free_port()))
     try:
         window = Window(driver)
         try:

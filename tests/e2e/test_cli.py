@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 
 from chp import __version__
 
@@ -105,18 +106,6 @@ def get(url, token=None):
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
-
-
-def free_port():
-    """Return a port below another free one, for command lines that need numbers."""
-    for _ in range(50):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-    raise AssertionError("no two free ports in a row")
 
 
 LOCAL = ("--ip", "127.0.0.1", "--port", "0", "--api-ip", "127.0.0.1")
@@ -322,14 +311,14 @@ def test_unix_sockets(start, tmp_path):
 
 def test_command_line_of_jupyterhub(start):
     """As jupyterhub.proxy.ConfigurableHTTPProxy starts it, with an empty --ip."""
-    port = free_port()
+    port, api_port = free_port(), free_port()
     proxy = start(
-        "--ip", "", "--port", str(port), "--api-ip", "127.0.0.1", "--api-port", str(port + 1),
+        "--ip", "", "--port", str(port), "--api-ip", "127.0.0.1", "--api-port", str(api_port),
         "--error-target", "http://127.0.0.1:9/hub/error", "--log-level", "info", "--host-routing",
     )  # fmt: skip
     assert get(f"http://127.0.0.1:{port}/_chp_healthz") == (200, b'{"status":"OK"}')
-    assert get(f"http://127.0.0.1:{port + 1}/api/routes", "s3cret") == (200, b"{}")
-    assert get(f"http://127.0.0.1:{port + 1}/api/routes", "other")[0] == 403
+    assert get(f"http://127.0.0.1:{api_port}/api/routes", "s3cret") == (200, b"{}")
+    assert get(f"http://127.0.0.1:{api_port}/api/routes", "other")[0] == 403
     assert get(f"http://127.0.0.1:{port}/")[0] == 404
     assert proxy.end() == 0
 
@@ -351,9 +340,9 @@ def test_command_line_of_jupyterhub_with_internal_ssl(start, pki):
 
 def test_command_line_of_the_kubernetes_chart(start, pki):
     """With ports of our own for the chart's 8443 and 8000, and without its fixed API port."""
-    port, redirect_port = free_port(), free_port()
+    port, api_port, redirect_port = free_port(), free_port(), free_port()
     proxy = start(
-        "--ip=", "--api-ip=", f"--api-port={port + 1}",
+        "--ip=", "--api-ip=", f"--api-port={api_port}",
         "--default-target=http://hub:8081", "--error-target=http://hub:8081/hub/error",
         f"--port={port}", f"--redirect-port={redirect_port}", "--redirect-to=443",
         f"--ssl-key={pki.key}", f"--ssl-cert={pki.cert}", ready="Added HTTP to HTTPS redirection",

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import TOKEN, Server, fetch, free_port, running
+from support.commands import TOKEN, Server, fetch, running
 from support.examples import PROGRAMS, ROOT, example
+from support.ports import free_port
 from support.wire import backend
 
 NOBODY = 65534

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.commands import PATIENCE, TOKEN, Proxy, fetch, free_port, running
+from support.commands import PATIENCE, TOKEN, Proxy, fetch, running
 from support.examples import ROOT, example
+from support.ports import free_port
 from support.wire import backend
 
 from chp.app import ConfigurableProxy

@@ -20,8 +20,9 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, fetch, free_port, running
+from support.commands import PATIENCE, fetch, running
 from support.hub import HUB_5, Browser, Hub, browser, fetch_json, hub_api, is_running
+from support.ports import free_port
 from support.wire import until
 
 pytestmark = pytest.mark.timeout(seconds=120)  # a single-user server alone takes some to start
@@ -362,7 +363,7 @@ def test_a_pid_that_belongs_to_somebody_else_is_left_alone(tmp_path: Path) -> No
 )
 def test_the_hub_says_why_the_proxy_does_not_start(tmp_path: Path, config: str, reason: str) -> None:
     with running(Hub(tmp_path, "class", config=config + "\n", wait=False)) as hub:
-        assert hub.process.wait(PATIENCE) == 1
+        assert hub.process.wait(hub.patience) == 1
         assert hub.logged(rf"(RuntimeError|TraitError): .*{reason}"), hub.log
         assert "npm" not in hub.log
         assert hub.own_processes() == []
@@ -373,7 +374,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with running(Hub(tmp_path, "class", bind_url=url, wait=False)) as hub:
-            assert hub.process.wait(PATIENCE) == 1
+            assert hub.process.wait(hub.patience) == 1
             assert hub.logged("RuntimeError: The proxy did not start, it ended with exit status 1: .*in use")
 
 
@@ -425,7 +426,7 @@ async def test_jupyterhub_5_has_the_same_class(tmp_path: Path) -> None:
         async with aiohttp.ClientSession() as session, session.get(f"{hub.url}/hub/login") as response:
             assert response.headers["X-JupyterHub-Version"].startswith("5.")
         os.kill(hub.proxy_pid, signal.SIGKILL)
-        await until(lambda: hub.logged("New proxy back up"), PATIENCE)
+        await until(lambda: hub.logged("New proxy back up"), hub.patience)
         assert (await hub_api(hub, "GET", "/proxy")).keys() == {"/"}
         assert hub.stop() == 0
         assert hub.own_processes() == []

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, TOKEN, Proxy, free_port, running
+from support.commands import PATIENCE, TOKEN, Proxy, running
 from support.hub import Hub, browser, hub_api
+from support.ports import free_port
 from support.wire import until
 
 pytestmark = pytest.mark.timeout(seconds=120)

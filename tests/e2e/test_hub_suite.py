@@ -31,7 +31,7 @@ SUPPORT = Path(__file__).parent.parent
 )
 def test_jupyterhubs_tests_pass(tmp_path: Path, python: str, tests: tuple[str, ...], proxy: str) -> None:
     (tmp_path / "pytest.ini").write_text(SETTINGS)
-    plugins = ["-p", "no:tornasync", "-p", "no:cacheprovider"]
+    plugins = ["-p", "no:tornasync", "-p", "no:cacheprovider", "-p", "support.hub_ports"]
     if proxy == "class":
         plugins += ["-p", "support.hub_class"]
         tests = tuple(test for test in tests if "unix_socket" not in test)  # looks at the command

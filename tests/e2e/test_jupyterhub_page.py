@@ -12,9 +12,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, fetch, free_port, running
+from support.commands import fetch, running
 from support.examples import PROGRAMS, ROOT, example, examples, here
 from support.hub import Hub, hub_api
+from support.ports import free_port
 
 PAGE = "docs/jupyterhub.md"
 # A part of each that no other has. Those of services are in test_systemd.py.
@@ -118,7 +119,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 async def test_culler_may_do_what_it_needs(tmp_path: Path) -> None:
     with hub_of_page(CULLER, tmp_path) as hub:
-        gives_up = time.monotonic() + PATIENCE
+        gives_up = time.monotonic() + hub.patience
         while not hub.logged(r"200 GET /hub/api/users.*\(culler@"):
             assert time.monotonic() < gives_up, hub.log
             await asyncio.sleep(0.02)

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import Proxy, fetch, free_port, running
+from support.commands import Proxy, fetch, running
 from support.streams import hang
-from support.wire import OK, PATIENCE, Backend, Peer, backend
+from support.wire import OK, PATIENCE, Backend, Peer, backend, dead_url
 
 TOKEN = "t0ken-of-the-api"
 # Each place has a word of its own, so that a failure says where it came from.
@@ -195,7 +195,7 @@ def address_of(url: str) -> tuple[str, int]:
 async def add_routes(chp: Proxy, server: Backend) -> None:
     secret = "k={the query of a target}".format_map(WORDS)
     targets = dict.fromkeys(PATHS, server.url)
-    targets |= {"refused": f"http://127.0.0.1:{free_port()}", "unknown": "http://no-such-name.invalid"}
+    targets |= {"refused": dead_url(), "unknown": "http://no-such-name.invalid"}
     for path, url in targets.items():
         body = json.dumps({"target": f"{url}/base?{secret}", "password": CONTENT})
         answer = await fetch(
@@ -218,7 +218,7 @@ async def provoke(chp: Proxy) -> list[tuple[bytes, bytes]]:
     return exchanges
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(seconds=90)
 @pytest.mark.parametrize(
     ("options", "error_target"),
     [

@@ -14,9 +14,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.commands import PATIENCE, TOKEN, Server, fetch, free_port, running
+from support.commands import PATIENCE, TOKEN, Server, fetch, running
 from support.examples import ROOT, example, here
 from support.hub import Hub
+from support.ports import free_port
 from support.wire import backend
 
 from chp.notify import NotifyListener
@@ -152,7 +153,7 @@ async def test_hub_and_proxy_of_two_units(tmp_path: Path) -> None:
             service.kill()
         with running(Service(unit("chp"), tmp_path, **ports)) as service:
             await service.ready()
-            gives_up = time.monotonic() + PATIENCE
+            gives_up = time.monotonic() + hub.patience
             while (await fetch(f"{hub.url}/hub/login")).code != 200:
                 assert time.monotonic() < gives_up, hub.log
                 await asyncio.sleep(0.05)

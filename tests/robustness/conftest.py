@@ -18,7 +18,7 @@ _SOAK = (("uvloop", "direct"), ("asyncio", "curl"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "robustness" in item.path.parts and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(60 * FACTOR))
+            item.add_marker(pytest.mark.timeout(seconds=60 * FACTOR))
 
 
 @pytest.fixture(scope="module", params=_QUICK + (_SOAK if FACTOR > 1 else ()), ids="-".join)

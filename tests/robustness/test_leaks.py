@@ -7,10 +7,9 @@ import contextlib
 import random
 
 import pytest
-from support.commands import free_port
 from support.inspected import MIB, InspectedProxy, crowd
 from support.streams import end_of, hang
-from support.wire import OK, PATIENCE, Peer, backend
+from support.wire import OK, PATIENCE, Peer, backend, dead_url
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 UPGRADE = b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
@@ -54,7 +53,7 @@ async def test_upgrades_and_requests_to_nobody(chp: InspectedProxy, factor: int)
     async def ask(number: int) -> None:
         assert (await chp.request(UPGRADE if number % 4 else GET)).status == 503
 
-    async with chp.route("/x", f"http://127.0.0.1:{free_port()}"):
+    async with chp.route("/x", dead_url()):
         await chp.leaves_nothing(lambda count: crowd(count, ask), 2000 * factor)
 
 
@@ -179,7 +178,7 @@ async def test_clients_whose_heads_are_slow_or_endless(chp: InspectedProxy, fact
         await ends(peer)
         peer.abort()
 
-    async with chp.route("/x", f"http://127.0.0.1:{free_port()}"):
+    async with chp.route("/x", dead_url()):
         await chp.leaves_nothing(lambda count: crowd(count, ask, width=count), 300 * factor)
 
 

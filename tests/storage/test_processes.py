@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Proxy, Server, fetch, free_port, running
+from support.commands import Proxy, Server, fetch, running
+from support.ports import free_port
 from support.stores import StoreServer
 from support.wire import backend, until
 from tornado.httpclient import HTTPError

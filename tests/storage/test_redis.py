@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from support.commands import Server, free_port, running
+from support.commands import Server, running
+from support.ports import free_port
 from support.stores import RedisServer, Replica, replicas
 from support.wire import until
 

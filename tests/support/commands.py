@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-# Seconds: for a server's start, and for its end.
+# Seconds: for the start of most servers, and for their end.
 PATIENCE = 20.0
 TOKEN = "secret"
 
@@ -28,6 +27,8 @@ S = TypeVar("S", bound="Server")
 
 class Server:
     """A running process, and its log."""
+
+    patience = PATIENCE  # seconds for what it is waited for
 
     def __init__(self, log_file: Path, *command: str, **options: Any) -> None:
         """Start it; ``options`` are those of ``subprocess.Popen``, and in capitals environment variables."""
@@ -54,7 +55,7 @@ class Server:
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait until a line matches. Blocks: for the time in which servers start."""
-        gives_up = time.monotonic() + PATIENCE
+        gives_up = time.monotonic() + self.patience
         while time.monotonic() < gives_up:
             # Asked before the log is read: what it wrote at last is there then.
             ended = self.process.poll() is not None
@@ -69,12 +70,12 @@ class Server:
         """Send a signal, and return the exit status (negative: a signal's number)."""
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(self.patience)
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(PATIENCE)
+            self.process.wait(self.patience)
 
     def memory(self, name: str = "VmRSS") -> int:
         """Return a figure of /proc/PID/status in bytes: VmRSS is now, VmHWM the most there ever was."""
@@ -109,14 +110,6 @@ class Proxy(Server):
     async def add_route(self, path: str, target: str) -> None:
         response = await self.api("POST", path, {"target": target})
         assert response.code == 201, response.body
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago, for servers that can't choose one themselves."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

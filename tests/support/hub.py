@@ -14,16 +14,20 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import aiohttp
-from support.commands import PATIENCE, Server, free_port
+from support.commands import PATIENCE, Server
 from support.jupyter import execute_request
+from support.ports import free_port
 
-# Seconds for a single-user server: several of them share two cores.
+# Seconds for the Hub and for a single-user server: several of them share two cores.
 SPAWN_PATIENCE = 60.0
 # A Python with JupyterHub 5, made by the Makefile.
 HUB_5 = str(Path(sys.prefix) / "hub5" / "bin" / "python")
 API_TOKEN = "token-of-the-tests"
 
 CONFIG = """
+import sys
+sys.path.append({tests!r})
+import support.hub_ports
 c.JupyterHub.bind_url = {bind_url!r}
 c.JupyterHub.hub_port = {hub_port}
 c.JupyterHub.db_url = "sqlite:///:memory:"
@@ -73,6 +77,8 @@ def processes_at_home_in(directory: Path) -> list[int]:
 class Hub(Server):
     """JupyterHub on free ports of 127.0.0.1, with ``chp`` as its proxy in one of two ways."""
 
+    patience = SPAWN_PATIENCE
+
     def __init__(
         self,
         directory: Path,
@@ -94,7 +100,11 @@ class Hub(Server):
         self.directory = directory
         self.pid_file = directory / "jupyterhub-proxy.pid"
         text = CONFIG.format(
-            bind_url=self.url, hub_port=self.hub_port, directory=str(directory), token=API_TOKEN
+            tests=str(Path(__file__).parent.parent),
+            bind_url=self.url,
+            hub_port=self.hub_port,
+            directory=str(directory),
+            token=API_TOKEN,
         )
         if proxy == "class":
             text += WITH_CLASS

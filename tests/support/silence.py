@@ -6,14 +6,17 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
+from support.ports import free_port
+
 
 class SilentPort:
     """A port whose backlog is full: the kernel drops what else comes."""
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        """``port`` is 0 for a free one, which stays free when this is closed."""
         self.listening = socket.socket()
         self.listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listening.bind((address, port))
+        self.listening.bind((address, port or free_port()))
         self.listening.listen(0)
         self.address, self.port = self.listening.getsockname()
         self.url = f"http://{self.address}:{self.port}"

@@ -14,7 +14,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from support.commands import Server, free_port
+from support.commands import Server
+from support.ports import free_port
 from support.wire import until
 
 from chp.metrics import Metrics

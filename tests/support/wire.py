@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.ports import free_port
+
 from chp.app import ConfigurableProxy
 
 PATIENCE = 5.0
@@ -196,11 +198,16 @@ class Backend:
         await asyncio.wait_for(self.ended.wait(), PATIENCE)
 
 
+def dead_url() -> str:
+    """Return the URL of a backend that is not there."""
+    return f"{'https' if backend_defaults.get('tls') else 'http'}://127.0.0.1:{free_port()}"
+
+
 @contextlib.asynccontextmanager
 async def backend(
     script: Script = answer_ok, *, tls: ssl.SSLContext | None = None, socket_path: str = "", port: int = 0
 ) -> AsyncIterator[Backend]:
-    """Run a backend on a free port, on a known one that is free again, or on a unix socket."""
+    """Run a backend on a free port, on one of ``support.ports``, or on a unix socket."""
     it = Backend(script)
     if socket_path:
         server = await asyncio.start_unix_server(it._serve, socket_path)

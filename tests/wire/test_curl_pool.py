@@ -13,7 +13,7 @@ import pytest
 from support.streams import hang, quiet
 from support.wire import OK, Peer, Proxy, answer_ok, backend, proxy, until
 
-from chp.upstream import curl_client
+from chp.upstream import curl, curl_client
 from chp.upstream.addresses import Address, Resolver
 from chp.upstream.choice import ChosenUpstream
 from chp.upstream.curl_client import CurlClient

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 from support.echo import MARK, answer, echo
-from support.wire import OK, Backend, Message, Peer, backend, proxy, until
+from support.wire import OK, Backend, Message, Peer, backend, dead_url, proxy, until
 
 NOT_FOUND = pytest.mark.expect_log(r"404 [A-Z]+ /\S*$")
 UNAVAILABLE = pytest.mark.expect_log(r"503 [A-Z]+ /\S* connection refused by ")
@@ -16,12 +16,6 @@ NO_PAGE = pytest.mark.expect_log("Failed to get custom error page: ")
 
 class LogCollector(Protocol):
     def take(self, pattern: str) -> list[str]: ...
-
-
-async def dead_url() -> str:
-    """Return the URL of a server that is no longer there."""
-    async with backend() as server:
-        return server.url
 
 
 def page_asked_for(server: Backend) -> bytes:
@@ -40,7 +34,7 @@ async def test_default_page_without_a_route() -> None:
 
 @UNAVAILABLE
 async def test_default_page_when_the_target_is_gone() -> None:
-    async with proxy(await dead_url()) as chp:
+    async with proxy(dead_url()) as chp:
         message = await chp.get("/x")
         assert chp.app.metrics.requests_proxy == {503: 1}
         assert chp.app.metrics.upstream_errors == {"refused": 1}
@@ -84,7 +78,7 @@ async def test_upgrade_gets_a_whole_response_without_a_page() -> None:
 
 @UNAVAILABLE
 async def test_upgrade_to_a_target_that_is_gone() -> None:
-    async with proxy(await dead_url(), error_target="http://127.0.0.1:9") as chp:
+    async with proxy(dead_url(), error_target="http://127.0.0.1:9") as chp:
         status, answered = await chp.outcome(
             b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
         )
@@ -97,7 +91,7 @@ async def test_upgrade_to_a_target_that_is_gone() -> None:
 @UNAVAILABLE
 async def test_error_path(tmp_path: Path) -> None:
     async with proxy(error_path=str(tmp_path)) as chp:
-        await chp.add_route("/gone", await dead_url())
+        await chp.add_route("/gone", dead_url())
 
         async def contents() -> tuple[bytes, bytes]:
             first, second = await chp.get("/x"), await chp.get("/gone")
@@ -152,7 +146,7 @@ async def test_error_target_is_asked_for_the_status_and_told_the_url(
 
 @UNAVAILABLE
 async def test_error_target_is_asked_for_503() -> None:
-    async with backend() as server, proxy(await dead_url(), error_target=server.url) as chp:
+    async with backend() as server, proxy(dead_url(), error_target=server.url) as chp:
         assert (await chp.get("/x?y")).status == 503
     assert page_asked_for(server) == b"/503?url=%2Fx%3Fy"
 
@@ -231,7 +225,7 @@ async def test_default_page_when_the_error_target_fails(response: bytes) -> None
 @UNAVAILABLE
 @NO_PAGE
 async def test_default_page_when_the_error_target_is_gone_as_well() -> None:
-    async with proxy(await dead_url(), error_target=await dead_url()) as chp:
+    async with proxy(dead_url(), error_target=dead_url()) as chp:
         peer = await chp.connect()
         for _ in range(2):
             await peer.send(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.streams import end_of, hang, heads, quiet, receive_headed
-from support.wire import OK, Message, Peer, backend, proxy
+from support.wire import OK, Message, Peer, backend, dead_url, proxy
 
 FIELDS = b"Host: h:1\r\nConnection: Upgrade\r\nUpgrade: raw\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\n" + FIELDS + b"\r\n"
@@ -181,9 +181,7 @@ async def test_no_route_is_a_bare_404(with_error_target: bool) -> None:
 
 @pytest.mark.expect_log("503 GET / connection refused")
 async def test_a_dead_upstream_is_a_bare_503() -> None:
-    async with backend() as server:
-        pass
-    async with backend() as errors, proxy(server.url, error_target=errors.url) as chp:
+    async with backend() as errors, proxy(dead_url(), error_target=errors.url) as chp:
         peer = await chp.connect()
         await peer.send(UPGRADE)
         message = await peer.receive_message()

@@ -36,7 +36,8 @@ from chp.routing.storage.file_watch import file_watched
 
 KEPT_CHANGES = 1000
 CHANNEL = "chp_changes"  # of PostgreSQL's NOTIFY
-GRACE = 0.2  # seconds that a cancelled call gets
+# Seconds that a cancelled call gets. SQLite's thread can't be stopped, and gives up by itself.
+GRACE, SQLITE_GRACE = 0.2, tables.LOCK_TIMEOUT + 1
 HEARTBEAT = 1.0  # seconds without news; then the database is asked
 # Seconds between looks at SQLite's file, which tells nobody of changes. Where the system does that,
 # they are needed only for BUSY_TIME after a write, and cost little.
@@ -60,22 +61,22 @@ class SQLStore(SharedStore):
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._notifies = self._engine.dialect.name == "postgresql"
         self._file = "" if self._notifies else os.path.abspath(self._engine.url.database or "")
+        self._grace = GRACE if self._notifies else SQLITE_GRACE
         self._revision = 0
 
     async def load(self) -> Snapshot:
-        return await self._whole(self._load())
+        return await _finish(self._load(), self._grace)
 
     async def change(self, changes: Changes) -> Change:
-        return await self._whole(self._change(changes))
+        return await _finish(self._change(changes), self._grace)
 
     async def watch(self, position: str) -> AsyncGenerator[Change | None, None]:
         first = position.partition("-")[0]
         number = int(first) if first.isdecimal() else 0
         watching = _notified if self._notifies else _polled
         with _errors():
-            async with self._reader.connect() as connection:
-                if not await connection.run_sync(tables.are_there):
-                    raise Missed  # somebody has dropped them, or it is another database by now
+            if not await _finish(self._has_tables(), self._grace):
+                raise Missed  # somebody has dropped them, or it is another database by now
             async with watching(self._reader) as (read, wait):
                 while True:
                     rows = await read(number)
@@ -94,7 +95,7 @@ class SQLStore(SharedStore):
                         yield None
 
     async def exchange_activities(self, times: Mapping[str, str]) -> Mapping[str, str]:
-        return await self._whole(self._exchange(times))
+        return await _finish(self._exchange(times), self._grace)
 
     async def close(self) -> None:
         with _errors():
@@ -119,6 +120,10 @@ class SQLStore(SharedStore):
             {row.path: row.data for row in rows if row.path is not None},
             {row.path: row.last_activity for row in rows if row.last_activity},
         )
+
+    async def _has_tables(self) -> bool:
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(tables.are_there)
 
     async def _change(self, changes: Changes) -> Change:
         texts = {path: None if data is None else json.dumps(data) for path, data in changes.items()}
@@ -159,26 +164,23 @@ class SQLStore(SharedStore):
         self._revision = max([self._revision, *(row.revision for row in rows)])
         return {row.path: row.last_activity for row in rows}
 
-    async def _whole(self, call: Coroutine[Any, Any, T]) -> T:
-        # SQLite's thread can't be stopped; a server may never answer.
-        return await _finish(call, GRACE if self._notifies else None)
 
+async def _finish(call: Coroutine[Any, Any, T], grace: float) -> T:
+    """Await a call; when cancelled, however often, let it end first, for at most ``grace`` seconds.
 
-async def _finish(call: Coroutine[Any, Any, T], grace: float | None) -> T:
-    """Await a call; when cancelled, let it come to its end first, for at most ``grace`` seconds.
-
-    The drivers lose their connections, and some words in the log, when they are cut off.
+    SQLAlchemy and the drivers lose their connections, and some words in the log, when they are cut off.
     """
     task = asyncio.create_task(call)
     try:
         await asyncio.wait((task,))
     except asyncio.CancelledError:
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait((task,), timeout=grace)
+        gives_up = monotonic() + grace
         while not task.done():
-            task.cancel()
+            left = gives_up - monotonic()
+            if left <= 0:
+                task.cancel()
             with suppress(asyncio.CancelledError):
-                await asyncio.wait((task,))
+                await asyncio.wait((task,), timeout=left if left > 0 else None)
         _ = task.cancelled() or task.exception()
         raise
     return task.result()
@@ -203,16 +205,25 @@ async def _notified(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
             timer.cancel()
         news.clear()
 
-    async with engine.connect() as connection:
+    async def listen() -> None:
+        await connection.start()
         driver: Any = (await connection.get_raw_connection()).driver_connection
         driver.add_termination_listener(wake)
         await driver.add_listener(CHANNEL, wake)
-        try:
-            yield lambda number: _finish(read_news(number), GRACE), wait
-        finally:
+
+    async def end() -> None:
+        if connection.sync_connection is not None:
             # Nobody else shall have a connection that listens.
             with suppress(Exception):
                 await connection.invalidate()
+            await connection.close()
+
+    connection = engine.connect()
+    try:
+        await _finish(listen(), GRACE)
+        yield lambda number: _finish(read_news(number), GRACE), wait
+    finally:
+        await _finish(end(), GRACE)
 
 
 @asynccontextmanager
@@ -248,7 +259,7 @@ async def _polled(engine: AsyncEngine) -> AsyncIterator[tuple[Read, Wait]]:
 
     loop = asyncio.get_running_loop()
     with file_watched(log, written.set) as notified:
-        yield lambda number: _finish(read_news(number), None), wait
+        yield lambda number: _finish(read_news(number), SQLITE_GRACE), wait
 
 
 def _look(path: str) -> tuple[float, int]:
