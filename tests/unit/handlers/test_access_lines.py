@@ -96,7 +96,7 @@ def test_long_values_are_cut_and_say_so(kind: str, byte: bytes) -> None:
     record = full_record()
     path = b"/" + byte.replace(b'"', b"%22") * 16_000
     head = b"GET %b?token=secret HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % (path, byte * 64_000)
-    record.take_head(RequestHead(head))
+    record.take_head(RequestHead.parse(head))
     target = Target.parse("http://h/" + "t" * 5000)
     record.take_route(Route("/" + "r" * 5000, target, {}, last_activity=0, depth=1, metrics=Metrics()))
     line = FORMATS[kind](record)
@@ -116,7 +116,7 @@ def test_long_values_are_cut_and_say_so(kind: str, byte: bytes) -> None:
 def test_values_of_the_greatest_length_are_whole() -> None:
     agent = b"a" * 1024
     record = full_record()
-    record.take_head(RequestHead(b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % agent))
+    record.take_head(RequestHead.parse(b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % agent))
     assert json.loads(json_line(record))["user_agent"] == agent.decode()
 
 
