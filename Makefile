@@ -48,8 +48,8 @@ run: $(VENV)/.run
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed compiled
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
-	$(call test_compiled,tests/unit)
-	$(call test_compiled,tests/wire -k uvloop-direct)
+	$(if $(PYTEST_ARGS),,$(call test_compiled,tests/unit))
+	$(if $(PYTEST_ARGS),,$(call test_compiled,tests/wire -k uvloop-direct))
 
 test-compiled: compiled $(VENV)/.test
 	$(call test_compiled,$(or $(PYTEST_ARGS),tests/unit tests/wire))

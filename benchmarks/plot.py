@@ -7,7 +7,14 @@ from html import escape
 from benchmarks.report import Report
 
 COMPARED = "node"
-_SHOWN = {"chp": "#1f6feb", "node": "#8b949e", "traefik": "#d29922", "haproxy": "#2da44e", "nginx": "#a371f7"}
+_SHOWN = {
+    "chp": "#1f6feb",
+    "chp-compiled": "#54aeff",
+    "node": "#8b949e",
+    "traefik": "#d29922",
+    "haproxy": "#2da44e",
+    "nginx": "#a371f7",
+}
 _LEFT, _WIDTH, _RIGHT = 210, 480, 60  # pixels: titles, bars, figures
 _BAR, _GAP, _TOP = 11, 12, 46
 _MOST = 1.3  # of Node; a longer bar is cut, and its figure says how long it is

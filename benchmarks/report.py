@@ -124,10 +124,13 @@ def print_table(results: list[Result], workload: str, title: str, unit: str) -> 
 def print_targets(report: Report) -> None:
     print("\nTargets")
     for target in TARGETS:
-        found = target.measured(report)
-        if found is not None:
-            kept = "kept  " if found <= target.limit else "MISSED"
-            print(f"  {kept} {target.text:58} {found:8.2f}  (at most {target.limit:g})")
+        for text, found in (
+            (target.text, target.measured(report)),
+            (f"{target.text}, compiled", target.measured(report, compiled=True)),
+        ):
+            if found is not None:
+                kept = "kept  " if found <= target.limit else "MISSED"
+                print(f"  {kept} {text:68} {found:8.2f}  (at most {target.limit:g})")
 
 
 def _machine() -> dict[str, str]:

@@ -20,10 +20,14 @@ class Target:
     peer: str = "chp"
     compared: str = ""
 
-    def measured(self, report: Report) -> float | None:
+    def measured(self, report: Report, *, compiled: bool = False) -> float | None:
+        """Return the figure; None: not measured. ``compiled``: of the compiled build."""
+        if compiled and self.peer != "chp":
+            return None
+        peer = "chp-compiled" if compiled else self.peer
         if self.compared:
-            return report.ratio(self.figure, self.workload, self.peer, self.compared)
-        return report.value(self.figure, self.workload, self.peer)
+            return report.ratio(self.figure, self.workload, peer, self.compared)
+        return report.value(self.figure, self.workload, peer)
 
 
 _NAMES = {"node": "configurable-http-proxy (Node)", "traefik": "Traefik", "haproxy": "HAProxy"}
