@@ -218,7 +218,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         proxy_tls, api_tls = build.proxy_tls(self), build.api_tls(self)
         if not self.auth_token:
             self.log.warning("REST API is not authenticated. Set CONFIGPROXY_AUTH_TOKEN to a secret.")
-        if self.reuse_port and not self.storage_url and self.storage_backend in ("", "memory"):
+        has_store = bool(self.storage_url) or self.storage_backend not in ("", "memory")
+        if self.reuse_port and not has_store:
             self.log.warning("--reuse-port without a store: a route is known to the process that got it only")
 
         # Addresses first: most of what can go wrong goes wrong here.
@@ -244,7 +245,8 @@ class ConfigurableProxy(Options, Application):  # type: ignore[misc]  # log_leve
         )
         stack.push_async_callback(table.close)
         # Connections wait in the backlog meanwhile: nobody gets a 404 because of an early request.
-        self._tell("Reading the route store")
+        if has_store:
+            self._tell("Reading the route store")
         await table.load(self.storage_at_start, self._tell_of_waiting)
 
         health = Health()
