@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.hub import HUB_5, processes_at_home_in
+from support.hub import HUB_5, processes_that_know_of
 
 TESTS = ("jupyterhub.tests.test_proxy", "jupyterhub.tests.test_internal_ssl_connections")
 # Of JupyterHub's pyproject.toml, which is not installed.
@@ -43,14 +43,14 @@ def test_jupyterhubs_tests_pass(tmp_path: Path, python: str, tests: tuple[str, .
             **inherited,
             "HOME": str(tmp_path),
             "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(SUPPORT),
+            "PYTHONPATH": f"{SUPPORT}{os.pathsep}{tmp_path}",  # users' servers inherit it
         },
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-    for pid in processes_at_home_in(tmp_path):
+    for pid in processes_that_know_of(tmp_path):
         os.kill(pid, signal.SIGKILL)  # JupyterHub's tests leave a server running
     output = result.stdout[-20_000:] + result.stderr[-2_000:]
     assert result.returncode == 0, output

@@ -61,13 +61,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def processes_at_home_in(directory: Path) -> list[int]:
-    """Return the processes that a program with this home has started: only they know of it."""
-    marker = f"HOME={directory}".encode()
+def processes_that_know_of(directory: Path) -> list[int]:
+    """Return the processes that a program has started that has this directory in its environment."""
     found = []
     for name in os.listdir("/proc"):
         try:
-            if name.isdecimal() and marker in Path(f"/proc/{name}/environ").read_bytes():
+            if name.isdecimal() and bytes(directory) in Path(f"/proc/{name}/environ").read_bytes():
                 found.append(int(name))
         except OSError:
             continue  # it has ended, or is somebody else's
@@ -145,7 +144,7 @@ class Hub(Server):
             os.kill(pid, 9)
 
     def own_processes(self) -> list[int]:
-        return processes_at_home_in(self.directory)
+        return processes_that_know_of(self.directory)
 
 
 class Browser:
