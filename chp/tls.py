@@ -98,7 +98,11 @@ class TlsTransport(asyncio.BufferedProtocol):
             self.abort()
             raise
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback would keep it, and with it this object
 
     # -- as a transport ----------------------------------------------------
 
@@ -199,13 +203,13 @@ class TlsTransport(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.ticker.forget(self)
         self._state = "closed"
-        self._error = self._error or exc
         if self._told:
-            protocol = self._protocol
-            self._protocol = cast(asyncio.BufferedProtocol, None)  # or each would keep the other
-            protocol.connection_lost(self._error)
+            # Neither the protocol nor a traceback is to keep this object alive until they are collected.
+            protocol, self._protocol = self._protocol, cast(asyncio.BufferedProtocol, None)
+            error, self._error = self._error or exc, None
+            protocol.connection_lost(error)
         elif not self._opened.done():
-            self._error = self._error or ConnectionResetError("the connection was lost")
+            self._error = self._error or exc or ConnectionResetError("the connection was lost")
             self._opened.set_result(None)
 
     def pause_writing(self) -> None:
@@ -271,7 +275,7 @@ class TlsTransport(asyncio.BufferedProtocol):
             except ssl.SSLError as error:
                 self._fail(error)
                 return
-            if self._outgoing.pending:  # an answer of TLS itself: to a KeyUpdate, for one
+            if self._outgoing.pending:  # TLS itself has something to say: in a renegotiation, for one
                 self._flush()
             if size:
                 self._protocol.buffer_updated(size)
