@@ -18,7 +18,7 @@ COMPILE = os.environ.get("CHP_COMPILE") == "1"
 # One group: its modules call one another's functions directly, and see one another's attributes. Whatever
 # is a subclass of a class in here must be in here, too.
 COMPILED = {
-    "": ["metrics", "runtime", "sockets"],
+    "": ["metrics", "runtime", "sockets", "tls"],
     "config/": ["settings"],
     "handlers/": ["access", "errors", "fields", "frames", "proxy", "waiting", "websocket"],
     "http1/": ["fields", "forwarded", "framing", "head", "request_target", "response", "target", "trust"],

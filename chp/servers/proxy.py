@@ -17,6 +17,7 @@ from chp.servers.accept import Acceptor
 from chp.servers.connection import ClientConnection, RequestHandler
 from chp.servers.proxy_protocol import receive_header
 from chp.sockets import probe_silent_peer
+from chp.tls import TlsTransport
 
 _UNKNOWN = b"?"  # in the place of a client's address, until a load balancer has said it
 _LOG_INTERVAL = 60.0  # seconds between two lines that say that connections are refused
@@ -55,6 +56,7 @@ class ProxyServer(HTTPServer):
         ticker.limit_interval(settings.keep_alive_timeout)
         ticker.limit_interval(settings.head_timeout)
         ticker.limit_interval(settings.linger_timeout)
+        ticker.limit_interval(settings.tls_handshake_timeout)
         for connection in self._clients:
             connection.settings_changed()
 
@@ -176,19 +178,20 @@ class ProxyServer(HTTPServer):
             await self._serve(sock, client)
 
     async def _serve(self, sock: socket.socket, client: bytes) -> None:
-        timeout = self._settings.tls_handshake_timeout if self._ssl_context else None
+        loop, context = self._runtime.loop, self._ssl_context
         connection = ClientConnection(self, self._handler, self._runtime, self._settings, client)
         try:
-            await self._runtime.loop.connect_accepted_socket(
-                lambda: connection,
-                sock,
-                ssl=self._ssl_context,
-                ssl_handshake_timeout=timeout,
-            )
+            if context is None:
+                await loop.connect_accepted_socket(lambda: connection, sock)
+            else:
+                timeout = self._settings.tls_handshake_timeout
+                tls = TlsTransport(self._runtime, connection, context, handshake_timeout=timeout)
+                await loop.connect_accepted_socket(lambda: tls, sock)
+                await tls.opened()
         except (OSError, ssl.SSLError, asyncio.TimeoutError) as error:
             metrics = self._runtime.metrics
             metrics.client_connections_closed["tls_handshake"] += 1
-            if isinstance(error, ConnectionAbortedError):  # what asyncio and uvloop make of a timeout
+            if isinstance(error, ConnectionAbortedError):
                 metrics.limits_reached["tls_handshake_timeout"] += 1
             self._runtime.log.debug("A client's connection failed before its first request: %s", error)
             sock.close()

@@ -12,6 +12,7 @@ from chp.http1.fields import END_OF_HEAD
 from chp.http1.framing import LAST_CHUNK, chunk
 from chp.http1.target import Origin
 from chp.runtime import Runtime
+from chp.tls import TlsTransport
 from chp.upstream.addresses import Resolver, is_address
 from chp.upstream.attempts import Attempts
 from chp.upstream.base import Receiver, Stream, Upstream, UpstreamRequest
@@ -141,7 +142,7 @@ class DirectUpstream(Upstream):
             connection = await asyncio.wait_for(self._open_connection(origin), self.settings.connect_timeout)
             if not connection.usable:
                 raise ConnectionResetError("it was closed at once")
-        except (OSError, asyncio.TimeoutError, UnicodeError, ssl.SSLError) as error:
+        except (OSError, asyncio.TimeoutError, ValueError, ssl.SSLError) as error:
             failure = connect_error(origin, error)
             self._attempts.failed(origin, failure, began)
             stream.fail(failure)
@@ -155,27 +156,26 @@ class DirectUpstream(Upstream):
 
     async def _open_connection(self, origin: Origin) -> UpstreamConnection:
         loop = self.runtime.loop
+        connection = UpstreamConnection(self, origin)
+        tls = self._tls_transport(connection) if origin.tls else None
 
-        def factory() -> UpstreamConnection:
-            return UpstreamConnection(self, origin)
+        def factory() -> asyncio.BufferedProtocol:
+            return tls or connection
 
         if origin.scheme == "unix":
-            _, protocol = await loop.create_unix_connection(factory, origin.host)
-            return protocol
-        tls = server_hostname = None
-        if origin.tls:
-            tls = self._tls = self._tls or ssl.create_default_context()
-            server_hostname = origin.host
-        if is_address(origin.host):
-            _, protocol = await loop.create_connection(
-                factory, origin.host, origin.port, ssl=tls, server_hostname=server_hostname
-            )
+            await loop.create_unix_connection(factory, origin.host)
+        elif is_address(origin.host):
+            await loop.create_connection(factory, origin.host, origin.port)
         else:
             sock = await self._resolver.connect(origin.host, origin.port)
-            _, protocol = await loop.create_connection(
-                factory, sock=sock, ssl=tls, server_hostname=server_hostname
-            )
-        return protocol
+            await loop.create_connection(factory, sock=sock)
+        if tls is not None:
+            await tls.opened()
+        return connection
+
+    def _tls_transport(self, connection: UpstreamConnection) -> TlsTransport:
+        context = self._tls = self._tls or ssl.create_default_context()
+        return TlsTransport(self.runtime, connection, context, server_hostname=connection.origin.host)
 
 
 class DirectStream(Stream):
@@ -304,7 +304,7 @@ def connect_error(origin: Origin, error: BaseException) -> UpstreamError:
         # What is wrong with a certificate, else OpenSSL's word.
         reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or error
         return UpstreamError("tls", f"TLS with {origin} failed: {reason}")
-    if isinstance(error, (socket.gaierror, UnicodeError)):
+    if isinstance(error, (socket.gaierror, ValueError)):  # ValueError: no host has such a name
         return UpstreamError("dns", f"no address for {origin}: {error}")
     if isinstance(error, ConnectionRefusedError):
         return UpstreamError("refused", f"connection refused by {origin}")

@@ -11,7 +11,7 @@ import chp
 ROOT = Path(chp.__file__).parent
 
 # What a room may import of the package. A room that is missing here may import everything.
-LEAVES = {"chp.errors", "chp.metrics", "chp.runtime", "chp.sockets", "chp.config.settings"}
+LEAVES = {"chp.errors", "chp.metrics", "chp.runtime", "chp.sockets", "chp.tls", "chp.config.settings"}
 ALLOWED = {
     "errors.py": set(),
     "metrics.py": set(),
@@ -31,6 +31,7 @@ ALLOWED = {
     },
     "repeats.py": set(),
     "runtime.py": {"chp.metrics", "chp.repeats"},
+    "tls.py": {"chp.runtime", "chp.sockets"},
     "http1": {"chp.errors", "chp.http1"},
     "routing": {"chp.errors", "chp.metrics", "chp.http1", "chp.routing"},
     "upstream": LEAVES | {"chp.http1", "chp.upstream"},

@@ -45,6 +45,7 @@ ALL = frozenset({"direct", "curl", "curl-tls"})
 KINDS = {
     "test_accepting": {"direct"},
     "test_malformed": {"direct"},
+    "test_tls_records": {"direct"},
     "test_tunnel": {"direct"},
     "test_curl": {"curl"},
     "test_curl_pool": {"curl"},
