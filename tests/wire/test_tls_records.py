@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from support.commands import free_port
+from support.ports import free_port
 from support.records import Records
 from support.streams import background, broken_off, end_of, hang, heads, quiet, standstill
 from support.wire import OK, PATIENCE, Peer, Proxy, backend, proxy, until
