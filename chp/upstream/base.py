@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from chp.config.settings import ProxySettings
@@ -70,17 +71,19 @@ class UpstreamRequest:
 
     @property
     def fields(self) -> list[Field]:
-        """The fields as pairs of bytes, in order. Assign a list to change them.
+        """The fields as pairs of bytes, in order. Assign any iterable of such pairs to change them.
 
         Raises ValueError for a name or value with CR, LF or NUL.
         """
         return parse_fields(self.block)
 
     @fields.setter
-    def fields(self, fields: list[Field]) -> None:
-        if any(_NEVER_IN_FIELD.search(part) for field in fields for part in field):
+    def fields(self, fields: Iterable[Field]) -> None:
+        # mypyc does not check what a setter gets: with list[Field] here, a hook's tuple is a segmentation fault.
+        pairs = list(fields)
+        if any(_NEVER_IN_FIELD.search(part) for pair in pairs for part in pair):
             raise ValueError("CR, LF or NUL in a field")
-        self.block = write_fields(fields)
+        self.block = write_fields(pairs)
 
     @property
     def idempotent(self) -> bool:
