@@ -90,14 +90,14 @@ class TlsTransport(asyncio.BufferedProtocol):
         """Wait for the end of the handshake. The connection is aborted if nobody waits any more.
 
         Raises ssl.SSLError, ConnectionAbortedError when it took too long, and other OSErrors when the
-        connection is lost. The protocol is told of none of them.
+        connection is lost. The protocol is told of none of them, and of all that comes after the handshake.
         """
         try:
             await self._opened
         except BaseException:
             self.abort()
             raise
-        if self._error is not None:
+        if self._error is not None and not self._told:
             error, self._error = self._error, None
             try:
                 raise error

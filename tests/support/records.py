@@ -51,6 +51,11 @@ class Records:
             self.ssl.do_handshake()
         return self._outgoing.read()
 
+    def finished(self) -> bytes:
+        """Return a client's last bytes of the handshake, when the server's were fed."""
+        self.ssl.do_handshake()
+        return self._outgoing.read()
+
     def sealed(self, data: bytes) -> bytes:
         """Return data as records."""
         self.ssl.write(data)

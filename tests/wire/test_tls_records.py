@@ -308,6 +308,18 @@ async def test_garbage(garbage: bytes, answer: bytes, pki: Any) -> None:
         assert not any(chp.app.metrics.limits_reached.values())
 
 
+async def test_who_spoils_the_connection_with_its_last_word_of_the_handshake_is_counted_once(pki: Any) -> None:
+    async with tls_proxy(pki) as chp:
+        records = Records(await chp.connect(), client_context(pki))
+        await records.peer.send(records.hello())
+        records.feed(await records.peer.reader.read(2**16))
+        await records.peer.send(records.finished() + b"\x17\x03\x03\x00\x20" + bytes(32))
+        with contextlib.suppress(ConnectionResetError):
+            await records.peer.receive_all()
+        await gone(chp)
+        assert closed_for(chp) == {"client_reset": 1}
+
+
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_client_that_leaves_in_the_handshake(reset: bool, pki: Any) -> None:
     async with tls_proxy(pki) as chp:
@@ -436,7 +448,8 @@ async def test_a_target_that_changes_its_keys(version: str, order: bytes, pki: A
         for number in range(1, 4):
             await peer.send(GET)
             await say(b"", rb"GET /", number)
-            await say(order, rb"")
+            # s_server takes what it reads at once for one order.
+            await say(order, b"" if order == b"r" else b">>> " + UPDATE, number)
             if order == b"K" and number > 1:
                 await say(b"", b"<<< " + UPDATE, number - 1)  # with the request, not before
             elif order == b"r":
