@@ -308,7 +308,7 @@ async def test_garbage(garbage: bytes, answer: bytes, pki: Any) -> None:
         assert not any(chp.app.metrics.limits_reached.values())
 
 
-async def test_who_spoils_the_connection_with_its_last_word_of_the_handshake_is_counted_once(pki: Any) -> None:
+async def test_who_spoils_the_connection_right_behind_the_handshake_is_counted_once(pki: Any) -> None:
     async with tls_proxy(pki) as chp:
         records = Records(await chp.connect(), client_context(pki))
         await records.peer.send(records.hello())
@@ -462,7 +462,7 @@ async def test_a_target_that_changes_its_keys(version: str, order: bytes, pki: A
 
 
 async def test_a_client_that_wants_to_renegotiate_is_left(pki: Any, tmp_path: Path) -> None:
-    """Else each of its questions would get an answer, also when it reads none, and they would fill the memory."""
+    """Else each question would get an answer, and those that it does not read would fill the memory."""
     cipher = "ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0"  # with which a test can write records that OpenSSL would not
     async with backend(hang) as server, tls_proxy(pki, server.url, ssl_ciphers=cipher) as chp:
         context = client_context(pki, V12)
