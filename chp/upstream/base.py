@@ -79,7 +79,7 @@ class UpstreamRequest:
 
     @fields.setter
     def fields(self, fields: Iterable[Field]) -> None:
-        # mypyc does not check what a setter gets: with list[Field] here, a hook's tuple is a segmentation fault.
+        # mypyc does not check what a setter gets: with list[Field], a hook's tuple is a segmentation fault.
         pairs = list(fields)
         if any(_NEVER_IN_FIELD.search(part) for pair in pairs for part in pair):
             raise ValueError("CR, LF or NUL in a field")
