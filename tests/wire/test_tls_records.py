@@ -492,6 +492,8 @@ class Reader(asyncio.BufferedProtocol):
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.received = b""
+        self.paused = False
+        self.surprised = False  # something came although it was paused
         self.ended = False
         self.lost = asyncio.Event()
 
@@ -502,9 +504,14 @@ class Reader(asyncio.BufferedProtocol):
         return self.runtime.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        assert not self.ended
+        self.surprised = self.surprised or self.paused or self.ended
         self.received += self.runtime.view[:nbytes]
+        self.paused = True
         self.transport.pause_reading()
+
+    def go_on(self) -> None:
+        self.paused = False
+        self.transport.resume_reading()
 
     def eof_received(self) -> None:
         self.ended = True
@@ -540,13 +547,14 @@ async def test_nothing_comes_while_reading_is_paused_and_all_of_it_after(
         for _ in range(20):  # turns of the loop
             await asyncio.sleep(0)
         assert len(reader.received) == received
+        assert not reader.surprised
         most = max(most, transport._incoming.pending)
         if received == len(content):
             break
-        reader.transport.resume_reading()
+        reader.go_on()
     assert sha256(reader.received).digest() == sha256(content).digest()  # short enough to be shown
     assert most < 2 * RECEIVE_BUFFER_SIZE
-    reader.transport.resume_reading()
+    reader.go_on()
     await asyncio.wait_for(reader.lost.wait(), PATIENCE)
     assert reader.ended
     assert await records.receive_all() == b""
