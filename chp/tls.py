@@ -274,6 +274,11 @@ class TlsTransport(asyncio.BufferedProtocol):
                 self._fail(error)
                 return
             if self._outgoing.pending:  # TLS itself has something to say: in a renegotiation, for one
+                if self._ssl.server_side and self._ssl.version() != "TLSv1.3":
+                    # The client wants one, and OpenSSL says each time that there is none (RFC 5246,
+                    # section 7.2.2). Who asks and does not read would fill the memory with that.
+                    self._fail(ConnectionResetError("the client wants to renegotiate"))
+                    return
                 self._flush()
             if size:
                 self._protocol.buffer_updated(size)

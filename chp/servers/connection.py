@@ -274,12 +274,14 @@ class ClientConnection(asyncio.BufferedProtocol):
     def shut_down(self, *, force: bool) -> None:
         """Close when idle; ``force``: in any case."""
         if force:
-            if self._state != "closed":
-                self._closing("shutdown")
-                self._transport.abort()
+            self._closing("shutdown")
+            self._transport.abort()
         elif self._state == "head" and not self._parser.partial:
             self._close("shutdown")
-        elif self._state == "lingering":
+        elif self._state == "lingering" or (
+            # TLS still waits for the client's own end, which a client that is idle may never say.
+            self._state == "closed" and not self._transport.get_write_buffer_size()
+        ):
             self._transport.abort()
 
     def settings_changed(self) -> None:

@@ -41,6 +41,10 @@ class Records:
                 await self._send(by_bytes)
                 return
 
+    def feed(self, data: bytes) -> None:
+        """Take bytes that the test itself has received."""
+        self._incoming.write(data)
+
     def hello(self) -> bytes:
         """Return a client's first bytes."""
         with contextlib.suppress(ssl.SSLWantReadError):

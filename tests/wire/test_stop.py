@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
+from support.records import Records
 from support.streams import end_of, hang
 from support.wire import OK, PATIENCE, Message, Peer, backend, proxy, until
 
@@ -116,3 +118,16 @@ async def test_a_request_that_waits_behind_another_is_answered_before_the_end() 
         assert (await peer.receive_message()).content == b"ok"
         assert await peer.receive_all() == b""
         await stopped(stopping)
+
+
+async def test_nobody_waits_for_the_end_of_tls_of_an_idle_client(pki: Any) -> None:
+    """It is told the end; a client that looks at its idle connections at the next request only says nothing."""
+    async with backend() as server, proxy(server.url, ssl_key=pki.key, ssl_cert=pki.cert) as chp:
+        records = Records(await chp.connect(), ssl.create_default_context(cafile=pki.ca))
+        await records.shake_hands()
+        await records.peer.send(records.sealed(GET))
+        assert (await records.receive_message()).content == b"ok"
+        await asyncio.wait_for(chp.app.stop(), PATIENCE)
+        assert await records.receive_all() == b""
+        assert not chp.app.metrics.client_connections
+        await records.peer.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hmac
 import logging
 import random
 import re
@@ -13,6 +14,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -483,6 +485,41 @@ async def test_a_target_that_changes_its_keys(version: str, order: bytes, pki: A
         assert chp.app.metrics.upstream_connections == 1
         await peer.close()
         await quiet(chp)
+
+
+async def test_a_client_that_wants_to_renegotiate_is_left(pki: Any, tmp_path: Path) -> None:
+    """Else each of its questions would get an answer, also when it reads none, and they would fill the memory."""
+    cipher = "ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0"  # with which a test can write records that OpenSSL would not
+    async with backend(hang) as server, tls_proxy(pki, server.url, ssl_ciphers=cipher) as chp:
+        context = client_context(pki, V12)
+        context.set_ciphers(cipher)
+        keys = tmp_path / "keys"
+        context.keylog_filename = str(keys)
+        peer = await chp.connect()
+        records = Records(peer, context)
+        hello = records.hello()
+        await peer.send(hello)
+        answer = await peer.reader.read(2**16)
+        records.feed(answer)
+        await records.shake_hands()
+        await peer.send(records.sealed(GET))
+        await server.wait_for(b"GET")
+        master = bytes.fromhex(keys.read_text().split()[-1])
+        mac_key = tls12_keys(master, server_random=answer[11:43], client_random=hello[11:43])[:20]
+        content = hello[5:]
+        start = b"\x16\x03\x03" + len(content).to_bytes(2, "big")
+        number = 2  # of the record: one ended the handshake, one had the request
+        mac = hmac.digest(mac_key, number.to_bytes(8, "big") + start + content, "sha1")
+        await peer.send(start[:3] + (len(content) + len(mac)).to_bytes(2, "big") + content + mac)
+        await end_of(peer)
+        await gone(chp)
+        assert closed_for(chp) == {"client_reset": 1}
+
+
+def tls12_keys(master: bytes, *, server_random: bytes, client_random: bytes) -> bytes:
+    """Return the first keys of a connection (RFC 5246, sections 5 and 6.3)."""
+    seed = b"key expansion" + server_random + client_random
+    return hmac.digest(master, hmac.digest(master, seed, "sha256") + seed, "sha256")
 
 
 # -- flow ---------------------------------------------------------------------------------
