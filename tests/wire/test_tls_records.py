@@ -488,7 +488,7 @@ async def test_a_target_that_changes_its_keys(version: str, order: bytes, pki: A
 
 
 async def test_a_client_that_wants_to_renegotiate_is_left(pki: Any, tmp_path: Path) -> None:
-    """Else each of its questions would get an answer, also when it reads none, and they would fill the memory."""
+    """Else each question would get an answer, also when it reads none, and they would fill the memory."""
     cipher = "ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0"  # with which a test can write records that OpenSSL would not
     async with backend(hang) as server, tls_proxy(pki, server.url, ssl_ciphers=cipher) as chp:
         context = client_context(pki, V12)
