@@ -38,6 +38,10 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 	|| { $$apt update -qq >/dev/null 2>&1; \
 	$$apt install -qq -y --no-install-recommends $(1) >/dev/null </dev/null; }; }
 
+# Of those below, what looks at the compiled modules most; make test-compiled runs all.
+COMPILED_TESTS = tests/unit/test_compiled.py tests/unit/http1 tests/unit/servers tests/unit/upstream \
+	$(patsubst %,tests/wire/test_%.py,aborts backpressure fields framing keepalive malformed pool streaming tunnel upgrade)
+
 # The same tests on the compiled build. Not with "python -m": it would find the sources here first.
 test_compiled = CHP_COMPILE=1 PYTHONPATH=$(VENV)/compiled $(BIN)/pytest -n $(WORKERS) --dist loadfile $(1)
 
@@ -48,8 +52,7 @@ run: $(VENV)/.run
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed compiled
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
-	$(if $(PYTEST_ARGS),,$(call test_compiled,tests/unit))
-	$(if $(PYTEST_ARGS),,$(call test_compiled,tests/wire -k uvloop-direct))
+	$(if $(PYTEST_ARGS),,$(call test_compiled,$(COMPILED_TESTS) -k 'unit or uvloop-direct'))
 
 test-compiled: compiled $(VENV)/.test
 	$(call test_compiled,$(or $(PYTEST_ARGS),tests/unit tests/wire))

@@ -197,8 +197,6 @@ class TlsTransport(asyncio.BufferedProtocol):
         self._peer_ended = True
         if self._state == "open":
             self._tell_end()
-        elif self._state == "handshake":
-            self._fail(ConnectionResetError("the connection was closed in the TLS handshake"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.ticker.forget(self)

@@ -223,7 +223,7 @@ def test_log_lines_and_pid_file(start, tmp_path):
         proxy.log,
         re.M,
     )
-    assert re.search(rf"info: chp {__version__} \(plain Python\) on (uvloop|asyncio)$", proxy.log, re.M)
+    assert re.search(rf"info: chp {__version__} \(plain Python\) runs on (uvloop|asyncio)$", proxy.log, re.M)
     assert re.search(r"info: Proxying http://127.0.0.1:\d+ to http://127.0.0.1:9$", proxy.log, re.M)
     assert re.search(r"info: Proxy API at http://127.0.0.1:\d+/api/routes$", proxy.log, re.M)
     metrics = re.search(r"info: Serve metrics at (http://127.0.0.1:\d+/metrics)$", proxy.log, re.M)[1]

@@ -95,7 +95,7 @@ class Proxy(Server):
         environment = {"CONFIGPROXY_AUTH_TOKEN": TOKEN, **environment}
         super().__init__(directory / "chp.log", *command, **environment)
         try:
-            self.url = self.wait_for(r"Proxying (http://127\.0\.0\.1:\d+) to ")[1]
+            self.url = self.wait_for(r"Proxying (https?://127\.0\.0\.1:\d+) to ")[1]
             self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)\b")[1]
         except AssertionError:
             self.kill()

@@ -121,7 +121,7 @@ async def test_a_request_that_waits_behind_another_is_answered_before_the_end() 
 
 
 async def test_nobody_waits_for_the_end_of_tls_of_an_idle_client(pki: Any) -> None:
-    """It is told. A client that looks at an idle connection at its next request only says nothing."""
+    """It is told the end. A client that looks at idle connections at its next request only says nothing."""
     async with backend() as server, proxy(server.url, ssl_key=pki.key, ssl_cert=pki.cert) as chp:
         records = Records(await chp.connect(), ssl.create_default_context(cafile=pki.ca))
         await records.shake_hands()

@@ -224,6 +224,45 @@ async def test_a_target_that_leaves(
         await quiet(chp)
 
 
+async def test_a_client_that_sends_no_more_and_takes_nothing(pki: Any) -> None:
+    """What it does not take is not waited for."""
+
+    async def flood(peer: Peer) -> None:
+        await peer.receive_head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        for _ in range(1000):
+            await peer.send(bytes(MIB))
+
+    async with backend(flood) as server, tls_proxy(pki, server.url) as chp:
+        records = await client(chp, pki)
+        records.peer.stop_reading()
+        await records.peer.send(records.sealed(GET))
+        await standstill(lambda: chp.app.metrics.client_bytes_sent)
+        assert chp.app.metrics.client_bytes_sent
+        records.peer.writer.write_eof()
+        await server.wait_until_ended()
+        await gone(chp)
+        assert closed_for(chp) == {"client_closed": 1}
+        records.peer.abort()
+
+
+async def test_a_target_that_sends_more_than_its_response(pki: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is thrown away when the connection is closed does not overwrite what is still on its way."""
+    monkeypatch.setattr(tls, "RECEIVE_BUFFER_SIZE", 1000)
+    content = random.Random(0).randbytes(3300)
+
+    async def answer(records: Records) -> None:
+        await records.receive(10)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
+        await records.peer.send(records.sealed(head + content + bytes(5000)))
+        await records.peer.receive_some()  # the proxy's goodbye
+
+    async with tls_backend(pki, answer) as url, proxy(url, client_ssl_ca=pki.ca) as chp:
+        message = await chp.get()
+        assert sha256(message.content).digest() == sha256(content).digest()
+        await quiet(chp)
+
+
 @pytest.mark.parametrize("rest", [b"", b"\x17\x03\x03\x00\x20half"], ids=["", "half a record"])
 async def test_a_reset_in_an_upload(rest: bytes, pki: Any) -> None:
     async with backend(hang) as server, tls_proxy(pki, server.url) as chp:
@@ -250,30 +289,28 @@ async def test_a_spoiled_record(pki: Any) -> None:
         assert server.connections == 0
 
 
-async def test_what_is_written_comes_before_the_end(pki: Any) -> None:
+async def test_what_is_written_comes_before_the_end(pki: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client takes its time: longer than one that takes nothing would get."""
-    content = bytes(8 * MIB)
-    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(content)
+    monkeypatch.setattr(tls, "_CLOSE_TIMEOUT", 0.3)
+    size = 40 * MIB  # more than the kernel keeps
 
     async def answer(peer: Peer) -> None:
         await peer.receive_head()
-        await peer.send(response + content)
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // MIB):
+            await peer.send(bytes(MIB))
 
-    async with backend(answer) as server, tls_proxy(pki, server.url, write_buffer_high=16 * MIB) as chp:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tls, "_CLOSE_TIMEOUT", 0.3)
-            runtime_of(chp).ticker.limit_interval(0.1)
-            records = await client(chp, pki)
-            await records.peer.send(
-                records.sealed(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-            )
-            await until(lambda: chp.app.metrics.client_bytes_sent >= len(content))
-            received = 0
-            for _ in range(8):
-                received += len(await records.receive(MIB // 2))
-                await asyncio.sleep(0.1)
-            received += len(await records.receive_all())
-            assert received > len(content)
+    options = {"write_buffer_high": 2 * size, "keep_alive_timeout": 4 * SHORT}
+    async with backend(answer) as server, tls_proxy(pki, server.url, **options) as chp:
+        records = await client(chp, pki)
+        await records.peer.send(records.sealed(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"))
+        await until(lambda: chp.app.metrics.client_bytes_sent >= size)
+        received = 0
+        for _ in range(16):
+            received += len(await records.receive(size // 20))
+            await asyncio.sleep(0.1)
+        received += len(await records.receive_all())
+        assert received > size
         await records.peer.send(records.end())
         await records.peer.close()
         await gone(chp)
@@ -448,12 +485,13 @@ async def test_a_target_that_changes_its_keys(version: str, order: bytes, pki: A
         for number in range(1, 4):
             await peer.send(GET)
             await say(b"", rb"GET /", number)
-            # s_server takes what it reads at once for one order.
-            await say(order, b"" if order == b"r" else b">>> " + UPDATE, number)
+            # An order and what follows must not reach it in one read.
+            if order == b"r":
+                await say(order, rb"<<< TLS 1\.2, Handshake \[length 0010\], Finished", number + 1)
+            else:
+                await say(order, b">>> " + UPDATE, number)
             if order == b"K" and number > 1:
                 await say(b"", b"<<< " + UPDATE, number - 1)  # with the request, not before
-            elif order == b"r":
-                await say(b"", rb"<<< TLS 1\.2, Handshake \[length 0010\], Finished", number + 1)
             await say(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", rb"")
             assert (await peer.receive_message()).content == b"ok"
         assert chp.app.metrics.upstream_connections == 1
@@ -462,7 +500,7 @@ async def test_a_target_that_changes_its_keys(version: str, order: bytes, pki: A
 
 
 async def test_a_client_that_wants_to_renegotiate_is_left(pki: Any, tmp_path: Path) -> None:
-    """Else each question would get an answer, and those that it does not read would fill the memory."""
+    """Else each question would get an answer, also when it reads none, and they would fill the memory."""
     cipher = "ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0"  # with which a test can write records that OpenSSL would not
     async with backend(hang) as server, tls_proxy(pki, server.url, ssl_ciphers=cipher) as chp:
         context = client_context(pki, V12)
@@ -505,6 +543,8 @@ class Reader(asyncio.BufferedProtocol):
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.received = b""
+        self.paused = False
+        self.surprised = False  # something came although it was paused
         self.ended = False
         self.lost = asyncio.Event()
 
@@ -515,9 +555,14 @@ class Reader(asyncio.BufferedProtocol):
         return self.runtime.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        assert not self.ended
+        self.surprised = self.surprised or self.paused or self.ended
         self.received += self.runtime.view[:nbytes]
+        self.paused = True
         self.transport.pause_reading()
+
+    def go_on(self) -> None:
+        self.paused = False
+        self.transport.resume_reading()
 
     def eof_received(self) -> None:
         self.ended = True
@@ -526,11 +571,15 @@ class Reader(asyncio.BufferedProtocol):
         self.lost.set()
 
 
-async def test_nothing_comes_while_reading_is_paused_and_all_of_it_after(pki: Any) -> None:
+@pytest.mark.parametrize("at_once", [RECEIVE_BUFFER_SIZE, 1000])
+async def test_nothing_comes_while_reading_is_paused_and_all_of_it_after(
+    at_once: int, pki: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is decrypted, or waits to be, needs no more bytes from the network to be told; it is bounded."""
+    monkeypatch.setattr(tls, "RECEIVE_BUFFER_SIZE", at_once)
     loop = asyncio.get_running_loop()
     runtime = Runtime(loop, Metrics(), logging.getLogger("chp"))
-    content = random.Random(0).randbytes(8 * MIB)
+    content = random.Random(0).randbytes(50 * at_once)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -549,15 +598,17 @@ async def test_nothing_comes_while_reading_is_paused_and_all_of_it_after(pki: An
         for _ in range(20):  # turns of the loop
             await asyncio.sleep(0)
         assert len(reader.received) == received
+        assert not reader.surprised
         most = max(most, transport._incoming.pending)
         if received == len(content):
             break
-        reader.transport.resume_reading()
+        reader.go_on()
     assert sha256(reader.received).digest() == sha256(content).digest()  # short enough to be shown
     assert most < 2 * RECEIVE_BUFFER_SIZE
+    reader.go_on()
+    await asyncio.wait_for(reader.lost.wait(), PATIENCE)
     assert reader.ended
     assert await records.receive_all() == b""
-    await asyncio.wait_for(reader.lost.wait(), PATIENCE)
     await peer.close()
     runtime.close()
 
