@@ -85,7 +85,8 @@ async def test_tls_that_ends_in_every_way(chp: TlsProxy, pki: Any, factor: int) 
             peer.abort()
 
     async with backend(serve, tls=context) as server, chp.route("/x", server.url):
-        await chp.leaves_nothing(lambda count: crowd(count, ask), 300 * factor)
+        # OpenSSL's allocations leave holes in the heap: it grows by 7 to 9 MB with 300, by 15 with 9,000.
+        await chp.leaves_nothing(lambda count: crowd(count, ask), 300 * factor, memory=20 * 2**20)
 
 
 async def test_an_open_connection_costs_little(chp: TlsProxy) -> None:
