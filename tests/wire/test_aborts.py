@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.streams import background, broken_off, end_of, gauges, hang, quiet
 from support.wire import OK, Peer, answer_ok, backend, proxy, until
 
-from chp.servers.connection import ClientConnection
+from chp.logfile import LogFile
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 HALF_AN_UPLOAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello"
@@ -333,24 +334,24 @@ async def test_an_upstream_that_closes_while_its_connection_is_being_made_is_a_5
 
 
 async def test_a_refusal_meets_a_client_that_has_just_reset_its_connection(
-    monkeypatch: pytest.MonkeyPatch, log_lines: Any
+    monkeypatch: pytest.MonkeyPatch, log_lines: Any, tmp_path: Path
 ) -> None:
     """The proxy, which has bytes left to read, says the end of its answer before that of the connection."""
     with socket.socket() as client:
 
-        def reset_and_go_on(self: ClientConnection, persist: bool) -> None:
+        def reset(self: LogFile, line: bytes) -> None:
+            """Of the access log: the answer is sent, and its end not yet said."""
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             client.close()
-            response_complete(self, persist)
 
-        response_complete = ClientConnection.response_complete
-        monkeypatch.setattr(ClientConnection, "response_complete", reset_and_go_on)
+        monkeypatch.setattr(LogFile, "write", reset)
 
         async def die(peer: Peer) -> None:
             await peer.receive_head()
             peer.abort()
 
-        async with backend(die) as server, proxy(server.url) as chp:
+        log = str(tmp_path / "log")
+        async with backend(die) as server, proxy(server.url, access_log=log) as chp:
             client.connect(("127.0.0.1", chp.port))
             upgrade = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
             client.sendall(upgrade + b"bytes behind it")
