@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.commands import running
-from support.inspected import InspectedProxy, crowd
+from support.inspected import MIB, InspectedProxy, crowd
 from support.streams import end_of, hang
 from support.wire import OK, PATIENCE, Peer, answer_ok, backend
 
@@ -86,7 +86,7 @@ async def test_tls_that_ends_in_every_way(chp: TlsProxy, pki: Any, factor: int) 
 
     async with backend(serve, tls=context) as server, chp.route("/x", server.url):
         # OpenSSL's allocations leave holes in the heap: it grows by 7 to 9 MB with 300, by 15 with 9,000.
-        await chp.leaves_nothing(lambda count: crowd(count, ask), 300 * factor, memory=20 * 2**20)
+        await chp.leaves_nothing(lambda count: crowd(count, ask), 300 * factor, memory=20 * MIB)
 
 
 async def test_an_open_connection_costs_little(chp: TlsProxy) -> None:
