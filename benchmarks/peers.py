@@ -17,7 +17,6 @@ from pathlib import Path
 from benchmarks.processes import HOST
 
 TOKEN = "benchmark"
-COMPILED = Path(sys.prefix) / "compiled"
 MANY = 5000  # connections that a proxy must be able to have
 
 
@@ -78,15 +77,13 @@ def _chp_options(setup: Setup) -> list[str]:
     return options
 
 
-def _chp(*more: str) -> Callable[[Path, Setup], list[str]]:
-    chp = [sys.executable, "-m", "chp"]
-    return lambda installed, setup: [*chp, *more, *_chp_options(setup)]
+_PLAIN = [sys.executable, "-m", "chp"]
+# What ``make compiled`` has built, with the packages of this environment.
+_COMPILED = ["env", f"PYTHONPATH={sys.prefix}/compiled", f"{sys.prefix}/compiled/bin/chp"]
 
 
-def _compiled(installed: Path, setup: Setup) -> list[str]:
-    """Start what ``make compiled`` has built, with the packages of this environment."""
-    command = ["env", f"PYTHONPATH={COMPILED}", str(COMPILED / "bin/chp")]
-    return [*command, "--event-loop", "uvloop", "--upstream", "direct", *_chp_options(setup)]
+def _chp(*more: str, program: list[str] = _PLAIN) -> Callable[[Path, Setup], list[str]]:
+    return lambda installed, setup: [*program, *more, *_chp_options(setup)]
 
 
 def _node(installed: Path, setup: Setup) -> list[str]:
@@ -215,7 +212,7 @@ def _program(name: str) -> str:
 
 
 def _own_version(installed: Path) -> list[str]:
-    return [sys.executable, "-m", "chp", "--version"]
+    return [*_PLAIN, "--version"]
 
 
 PEERS = (
@@ -228,8 +225,8 @@ PEERS = (
     Peer(
         "chp-compiled",
         "chp, compiled",
-        _compiled,
-        lambda installed: ["env", f"PYTHONPATH={COMPILED}", str(COMPILED / "bin/chp"), "--version"],
+        _chp("--event-loop", "uvloop", "--upstream", "direct", program=_COMPILED),
+        lambda installed: [*_COMPILED, "--version"],
     ),
     Peer(
         "chp-asyncio",

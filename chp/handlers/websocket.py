@@ -133,7 +133,6 @@ class TunnelEnd(asyncio.BufferedProtocol):
     """One end of a tunnel: what it receives, the peer sends."""
 
     __slots__ = (
-        "_buffer",
         "_is_client",
         "_metrics",
         "_view",
@@ -156,7 +155,6 @@ class TunnelEnd(asyncio.BufferedProtocol):
         self.descriptor = bare_descriptor(transport)
         self.ended = False  # it has said its last byte
         # Of the runtime: a message is worth a look at few objects only.
-        self._buffer = tunnel.runtime.buffer
         self._view = tunnel.runtime.view
         self._metrics = tunnel.runtime.metrics
         self._is_client = is_client
@@ -176,16 +174,15 @@ class TunnelEnd(asyncio.BufferedProtocol):
         else:
             metrics.upstream_bytes_received += nbytes
             metrics.client_bytes_sent += nbytes
+        data = self._view[:nbytes]
         if nbytes < LONG:
-            peer.transport.write(bytes(self._view[:nbytes]))
+            peer.transport.write(bytes(data))
         else:
-            write_long(peer.transport, peer.descriptor, self._view[:nbytes])
+            write_long(peer.transport, peer.descriptor, data)
         frames = self.frames
         # What comes is mostly one small frame: to see that takes 50 ns, the walk 400.
-        if frames is not None and (
-            frames.left or not 5 < nbytes < 128 or self._buffer[1] != nbytes + frames.offset
-        ):
-            frames.passed(self._view[:nbytes])
+        if frames is not None and (frames.left or not 5 < nbytes < 128 or data[1] != nbytes + frames.offset):
+            frames.passed(data)
         tunnel = self.tunnel
         tunnel.route.touch()
         if tunnel.observer is not None:
