@@ -43,8 +43,10 @@ def bare_descriptor(transport: asyncio.BaseTransport) -> int:
     return int(sock.fileno())
 
 
-def write_long(transport: asyncio.Transport, descriptor: int, data: bytes | memoryview) -> None:
-    """Write, with a copy only of what the socket does not take at once.
+def write_long(
+    transport: asyncio.Transport, descriptor: int, content: bytes | memoryview, head: bytes = b""
+) -> None:
+    """Write a head and long content, with a copy only of what the socket does not take at once.
 
     ``descriptor`` is that of :func:`bare_descriptor`. A transport keeps what it is given until later:
     out of the receive buffer it would have to be copied first. Without that, 1 MiB of a response costs
@@ -52,10 +54,15 @@ def write_long(transport: asyncio.Transport, descriptor: int, data: bytes | memo
     """
     sent = 0
     if descriptor >= 0 and not transport.get_write_buffer_size() and not transport.is_closing():
-        with contextlib.suppress(OSError):  # full, or broken: the transport finds out itself
-            sent = os.write(descriptor, data)
-    if sent < len(data):
-        transport.write(bytes(data[sent:]))
+        try:
+            sent = os.writev(descriptor, (head, content)) if head else os.write(descriptor, content)
+        except OSError:
+            sent = 0  # full, or broken: the transport finds out itself
+    if sent < len(head):
+        transport.write(head[sent:])
+        sent = len(head)
+    if sent < len(head) + len(content):
+        transport.write(bytes(content[sent - len(head) :]))
 
 
 def end_writing(transport: asyncio.Transport) -> None:

@@ -71,7 +71,9 @@ class LoggedExchange(Exchange):
 
     # -- what is noted -----------------------------------------------------
 
-    def forward(self, route: Route, requested: RequestTarget, content: bytes, complete: bool) -> None:
+    def forward(
+        self, route: Route, requested: RequestTarget, content: bytes | memoryview, complete: bool
+    ) -> None:
         self._record.take_route(route)
         self._record.received += len(content)
         super().forward(route, requested, content, complete)

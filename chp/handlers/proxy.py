@@ -70,7 +70,7 @@ class ProxyHandler(RequestHandler):
         self.fields = FieldRules(settings)
 
     def handle(
-        self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
+        self, connection: ClientConnection, head: RequestHead, content: bytes | memoryview, complete: bool
     ) -> ClientExchange | None:
         log = self.access_log
         exchange = Exchange(self, connection, head) if log is None else log.exchange(self, connection, head)
@@ -170,7 +170,9 @@ class Exchange(ClientExchange, Receiver):
 
     # -- for the handler ---------------------------------------------------
 
-    def forward(self, route: Route, requested: RequestTarget, content: bytes, complete: bool) -> None:
+    def forward(
+        self, route: Route, requested: RequestTarget, content: bytes | memoryview, complete: bool
+    ) -> None:
         """Send the request to the route's target."""
         self._route = route
         self._target = route.target  # it may be replaced before the response comes
@@ -199,12 +201,12 @@ class Exchange(ClientExchange, Receiver):
         behind: asyncio.Future[None],
         requested: RequestTarget,
         host: str,
-        content: bytes,
+        content: bytes | memoryview,
         complete: bool,
     ) -> None:
         """Look for a route when the table has caught up with its store."""
         self._handler.runtime.metrics.store_waits += 1
-        self._stream = WaitingRequest(self, behind, requested, host, content, complete)
+        self._stream = WaitingRequest(self, behind, requested, host, bytes(content), complete)
         self._connection.pause_request()
 
     def find_route(self, requested: RequestTarget, host: str, content: bytes, complete: bool) -> None:
@@ -315,10 +317,8 @@ class Exchange(ClientExchange, Receiver):
             if len(content) < LONG:
                 data += content  # to leave in one packet with the head
             else:
-                if data:
-                    connection.send(data)
-                    data = b""
-                connection.send(content)
+                connection.send_long(data, content)
+                data = b""
         if complete and self._chunked:
             data += LAST_CHUNK
         if data:

@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import LONG, bare_descriptor, end_writing, peer_has_left, write_long
+from chp.sockets import bare_descriptor, end_writing, peer_has_left, write_long
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -63,10 +63,11 @@ class RequestHandler(Protocol):
 
     @abstractmethod
     def handle(
-        self, connection: ClientConnection, head: RequestHead, content: bytes, complete: bool
+        self, connection: ClientConnection, head: RequestHead, content: bytes | memoryview, complete: bool
     ) -> ClientExchange | None:
         """Answer a request: ``content`` is what came with its head, ``complete`` says that it is all.
 
+        The content may be a view of the receive buffer.
         Returns the exchange, or None when the answer was already sent.
         Raises :class:`BadRequest` for a request that is refused.
         """
@@ -198,16 +199,21 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Tell whether the transport is at its end, which may not have been told yet."""
         return self._transport.is_closing()
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, data: bytes) -> None:
         """Send bytes of a response. Does nothing when the connection is closed."""
         if self._state == "closed":
             return
-        size = len(data)
-        self._metrics.client_bytes_sent += size
-        if size < LONG:
-            self._transport.write(data)
-        else:
-            write_long(self._transport, self._descriptor, data)
+        self._metrics.client_bytes_sent += len(data)
+        self._transport.write(data)
+        if self._timeout is not None:
+            self._watch()
+
+    def send_long(self, head: bytes, content: bytes | memoryview) -> None:
+        """Send a head, if there is one, and long content, which may be a view of the receive buffer."""
+        if self._state == "closed":
+            return
+        self._metrics.client_bytes_sent += len(head) + len(content)
+        write_long(self._transport, self._descriptor, content, head)
         if self._timeout is not None:
             self._watch()
 
@@ -327,7 +333,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         data = self._runtime.view[:nbytes]
         try:
             if self._state == "head" and not self._ahead and not self._write_paused:
-                self._read_head(bytes(data))
+                self._read_head(data)
             elif self._state == "content":
                 self._read_content(data)
             elif self._state in ("head", "answering"):
@@ -371,7 +377,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     # -- requests ----------------------------------------------------------
 
-    def _read_head(self, data: bytes) -> None:
+    def _read_head(self, data: bytes | memoryview) -> None:
         """Read a head, and what came with it. ``data`` may hold less, or more, than that."""
         parser = self._parser
         began = parser.partial
@@ -393,7 +399,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.deadline = NEVER
         if self._timeout is not None:
             self._watch()
-        exchange = self._handler.handle(self, head, bytes(content), complete)
+        exchange = self._handler.handle(self, head, content, complete)
         # It may be over already, and even the next one begun.
         if exchange is not None and self._answers(head):
             self._exchange = exchange
@@ -417,7 +423,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _keep_rest(self) -> None:
         """Keep what came behind a complete request: the next one, or early bytes of a tunnel."""
-        self._ahead, self._parser.rest = self._parser.rest, b""
+        self._ahead, self._parser.rest = bytes(self._parser.rest), b""
         self._update_reading()
 
     def _read_ahead(self) -> None:

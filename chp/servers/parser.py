@@ -9,7 +9,9 @@ import httptools
 from chp.errors import BadRequest
 from chp.http1.fields import END_OF_HEAD
 from chp.http1.head import RequestHead
+from chp.sockets import LONG
 
+_END_OF_HEAD = re.compile(END_OF_HEAD)
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 
 
@@ -44,7 +46,7 @@ class RequestParser:
 
     def __init__(self, max_head_size: int, max_request_line: int, max_field_count: int) -> None:
         self.complete = False  # the request has been parsed to its end
-        self.rest = b""  # bytes behind what was parsed last
+        self.rest: bytes | memoryview = b""  # bytes behind what was parsed last
         self.partial = b""  # the beginning of a head
         self._max_head_size = max_head_size
         self._max_request_line = max_request_line
@@ -66,49 +68,23 @@ class RequestParser:
         """Read the next head as if it were the first: what was made of the last one holds no longer."""
         self._last_head = None
 
-    def read_head(self, data: bytes) -> RequestHead | None:
+    def read_head(self, data: bytes | memoryview) -> RequestHead | None:
         """Parse up to the end of a head; None: it has not come yet. What follows is in ``rest``."""
+        if len(data) >= LONG and not self.partial and data[0] not in b"\r\n":
+            found = _END_OF_HEAD.search(data)
+            if found is not None:
+                # Long content is left where it is: 1 MiB of an upload would cost a quarter more.
+                head = self._read_new_head(bytes(data[: found.end()]))
+                self.rest = data[found.end() :]
+                return head
+        data = bytes(data)
         if self._last_head is not None and not self.partial and len(data) <= self._max_repeated:
             head = self._last_head.repeat(data)
             if head is not None:
                 self._last_head = head
                 self.complete = True
                 return head
-        raw = self.partial + data
-        fed = len(self.partial)
-        if raw[0] in b"\r\n":
-            raw = _EMPTY_LINES.sub(b"", raw, count=1)  # RFC 9112, section 2.2
-            if raw in (b"", b"\r"):
-                self.partial = raw
-                return None
-            if raw[0] in b"\r\n":
-                raise BadRequest("invalid request line")
-            fed = 0
-        end = raw.find(END_OF_HEAD, max(fed - 3, 0))
-        limit = self._max_request_line + 2  # with its end
-        if len(raw) >= limit and raw.find(b"\r\n", 0, limit) < 0:
-            # RFC 9112, section 3.
-            raise BadRequest("the request's first line is too long", 414, limit="max_request_line")
-        if (len(raw) if end < 0 else end) > self._max_head_size:
-            raise _too_large("the request's head is too large")
-        if end < 0:
-            self._feed(raw[fed:])  # at once, so that nonsense is refused without waiting for its end
-            self.partial = raw
-            return None
-        end += len(END_OF_HEAD)
-        upgrade = self._feed(raw[fed:end])
-        self.partial = b""
-        self.rest = raw[end:]
-        head = self._last_head = self._make_head(raw[:end])
-        if head.chunked:
-            self._chunk_tail = b""
-            self._overhead = 0
-            if upgrade:
-                self._skip_upgrade()
-        elif head.has_content:
-            self._remaining = head.content_length or 0
-            self.complete = False  # if an upgrade is asked for too, llhttp leaves the content out
-        return head
+        return self._read_new_head(data)
 
     def read_content(self, data: bytes | memoryview) -> bytes | memoryview:
         """Parse content up to its end, and return it: a part of ``data``, if that is all the same.
@@ -146,6 +122,43 @@ class RequestParser:
         self.complete = True
 
     # -- private -----------------------------------------------------------
+
+    def _read_new_head(self, data: bytes) -> RequestHead | None:
+        raw = self.partial + data
+        fed = len(self.partial)
+        if raw[0] in b"\r\n":
+            raw = _EMPTY_LINES.sub(b"", raw, count=1)  # RFC 9112, section 2.2
+            if raw in (b"", b"\r"):
+                self.partial = raw
+                return None
+            if raw[0] in b"\r\n":
+                raise BadRequest("invalid request line")
+            fed = 0
+        end = raw.find(END_OF_HEAD, max(fed - 3, 0))
+        limit = self._max_request_line + 2  # with its end
+        if len(raw) >= limit and raw.find(b"\r\n", 0, limit) < 0:
+            # RFC 9112, section 3.
+            raise BadRequest("the request's first line is too long", 414, limit="max_request_line")
+        if (len(raw) if end < 0 else end) > self._max_head_size:
+            raise _too_large("the request's head is too large")
+        if end < 0:
+            self._feed(raw[fed:])  # at once, so that nonsense is refused without waiting for its end
+            self.partial = raw
+            return None
+        end += len(END_OF_HEAD)
+        upgrade = self._feed(raw[fed:end])
+        self.partial = b""
+        self.rest = raw[end:]
+        head = self._last_head = self._make_head(raw[:end])
+        if head.chunked:
+            self._chunk_tail = b""
+            self._overhead = 0
+            if upgrade:
+                self._skip_upgrade()
+        elif head.has_content:
+            self._remaining = head.content_length or 0
+            self.complete = False  # if an upgrade is asked for too, llhttp leaves the content out
+        return head
 
     def _make_head(self, raw: bytes) -> RequestHead:
         if not self._head_complete:

@@ -152,9 +152,12 @@ class Upstream(Protocol):
     """Carries requests to origins, over connections that it keeps."""
 
     @abstractmethod
-    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+    def open(
+        self, request: UpstreamRequest, content: bytes | memoryview, complete: bool, receiver: Receiver
+    ) -> Stream:
         """Send a request with the content that is at hand; ``complete``: that is all of it.
 
+        It may be a view of the receive buffer: it is sent at once, or copied.
         Never raises for a failure of the network: ``receiver.failed`` says it,
         and not before this returned.
         """

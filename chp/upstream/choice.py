@@ -23,7 +23,9 @@ class ChosenUpstream(Upstream):
         self._direct: Upstream = DirectUpstream(runtime, settings, attempts, resolver)
         self._curl: Upstream = CurlUpstream(runtime, settings, attempts, resolver)
 
-    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+    def open(
+        self, request: UpstreamRequest, content: bytes | memoryview, complete: bool, receiver: Receiver
+    ) -> Stream:
         return self._choose(request).open(request, content, complete, receiver)
 
     def close_idle(self, origin: Origin) -> None:

@@ -38,9 +38,11 @@ class CurlUpstream(Upstream):
 
     # -- the contract ------------------------------------------------------
 
-    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+    def open(
+        self, request: UpstreamRequest, content: bytes | memoryview, complete: bool, receiver: Receiver
+    ) -> Stream:
         client = self._client(request.origin)
-        stream = CurlStream(client, request, receiver, content, complete)
+        stream = CurlStream(client, request, receiver, bytes(content), complete)
         if client.has_idle or (not self.attempts.is_silent(request.origin) and self._is_found(client)):
             client.begin(stream)
         else:

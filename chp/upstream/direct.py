@@ -12,6 +12,7 @@ from chp.http1.fields import END_OF_HEAD
 from chp.http1.framing import LAST_CHUNK, chunk
 from chp.http1.target import Origin
 from chp.runtime import Runtime
+from chp.sockets import LONG
 from chp.tls import TlsTransport
 from chp.upstream.addresses import Resolver, is_address
 from chp.upstream.attempts import Attempts
@@ -37,14 +38,19 @@ class DirectUpstream(Upstream):
 
     # -- the contract ------------------------------------------------------
 
-    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+    def open(
+        self, request: UpstreamRequest, content: bytes | memoryview, complete: bool, receiver: Receiver
+    ) -> Stream:
         stream = DirectStream(self, request, receiver)
-        data = stream.first_bytes(content, complete)
+        # Long content is written out of the receive buffer, unless it may have to be sent again.
+        apart = not complete and not request.chunked and len(content) >= LONG
+        data = stream.first_bytes(b"" if apart else bytes(content), complete)
+        rest = content if apart else b""
         # An upgrade can't be sent again if that one is just being closed, and no other exchange has a
         # use for its connection afterwards.
         connection = None if request.upgrade else self._take_idle(request.origin)
         if connection is None:
-            stream.connect(data)
+            stream.connect(data + rest)
             if not complete:
                 receiver.pause_request()
         else:
@@ -53,7 +59,7 @@ class DirectUpstream(Upstream):
             if complete:
                 stream.replay = data
             stream.connection = connection
-            connection.start(stream, data)
+            connection.start(stream, data, rest)
         return stream
 
     def close_idle(self, origin: Origin) -> None:

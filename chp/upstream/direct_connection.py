@@ -93,12 +93,15 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def usable(self) -> bool:
         return not self._transport.is_closing()
 
-    def start(self, stream: DirectStream, data: bytes) -> None:
-        """Begin an exchange by writing the first bytes of its request."""
+    def start(self, stream: DirectStream, data: bytes, content: bytes | memoryview = b"") -> None:
+        """Begin an exchange by writing the first bytes of its request, with long content apart."""
         self._stream = stream
         self.deadline = NEVER
-        self._metrics.upstream_bytes_sent += len(data)
-        self._transport.write(data)
+        self._metrics.upstream_bytes_sent += len(data) + len(content)
+        if content:
+            write_long(self._transport, self._descriptor, content, data)
+        else:
+            self._transport.write(data)
         if self._timeout is not None:
             self._watch()
 

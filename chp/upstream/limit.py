@@ -27,7 +27,9 @@ class LimitedUpstream(Upstream):
 
     # -- the contract ------------------------------------------------------
 
-    def open(self, request: UpstreamRequest, content: bytes, complete: bool, receiver: Receiver) -> Stream:
+    def open(
+        self, request: UpstreamRequest, content: bytes | memoryview, complete: bool, receiver: Receiver
+    ) -> Stream:
         origin = request.origin
         busy = self._busy.get(origin)
         if busy is None:
