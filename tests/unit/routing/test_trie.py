@@ -49,9 +49,9 @@ def test_removing_leaves_children_and_parents() -> None:
 def test_removing_frees_the_nodes() -> None:
     trie = trie_of("a/b/c", "a/x")
     trie.remove(["a", "b", "c"])
-    assert list(trie._root.children["a"].children) == ["x"]
+    assert list(trie._root.below["a"].below) == ["x"]
     trie.remove(["a", "x"])
-    assert trie._root.children == {}
+    assert trie._root.below == {}
 
 
 def test_removing_the_unknown_changes_nothing() -> None:
@@ -88,4 +88,4 @@ def test_equals_brute_force() -> None:
     assert found > 1000
     for left in list(expected):
         trie.remove(left)
-    assert trie._root.children == {}
+    assert trie._root.below == {}
