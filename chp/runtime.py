@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from chp.metrics import Metrics
 from chp.repeats import RepeatedLines
@@ -16,7 +16,7 @@ from chp.repeats import RepeatedLines
 # 256 KiB for every read.
 RECEIVE_BUFFER_SIZE = 96 * 1024
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 
 class Deadlined(Protocol):

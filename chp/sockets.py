@@ -7,9 +7,10 @@ import contextlib
 import os
 import select
 import socket
+from typing import Final
 
 # Bytes from which on write_long() is worth its while.
-LONG = 16 * 1024
+LONG: Final = 16 * 1024
 
 # Seconds of silence, seconds between probes, probes: a peer that is gone is noticed after two
 # minutes. Not every system has all three.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from chp.config.settings import ProxySettings
 from chp.errors import BadRequest, LoopDetected, UpstreamError
@@ -121,7 +121,7 @@ State = Literal[
     "cut",  # one side broke off
 ]
 
-_MOVES: dict[State, frozenset[State]] = {
+_MOVES: Final[dict[State, frozenset[State]]] = {
     "waiting": frozenset({"refused", "responding", "tunnel", "done", "cut"}),
     "refused": frozenset({"responding", "done", "cut"}),
     "responding": frozenset({"done", "cut"}),

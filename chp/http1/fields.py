@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 from functools import lru_cache
+from typing import Final
 
 Field = tuple[bytes, bytes]
 
-END_OF_HEAD = b"\r\n\r\n"
+END_OF_HEAD: Final = b"\r\n\r\n"
 
 # llhttp has made sure that a line is a token, a colon and a value without CR or LF.
 _LINE = re.compile(rb"\r\n([^:\r]+):[ \t]*([^\r]*)")

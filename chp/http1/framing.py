@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-LAST_CHUNK = b"0\r\n\r\n"
+from typing import Final
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
 # RFC 9110, section 9.2.2: repeating these has the same effect as sending them once.
-IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+IDEMPOTENT_METHODS: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 
 
 def response_has_no_content(method: bytes, status: int) -> bool:

@@ -8,16 +8,17 @@ as it came, as one block of bytes.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from chp.errors import BadRequest
 from chp.http1.fields import END_OF_HEAD, drop_fields, is_valid_host, list_members
 
-_LAST = len(END_OF_HEAD)
-_VERSION = len(b"HTTP/1.1")
-_VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
+_LAST: Final = len(END_OF_HEAD)
+_VERSION: Final = len(b"HTTP/1.1")
+_VERSIONS: Final = (b"HTTP/1.1", b"HTTP/1.0")
 _MAX_LENGTH_DIGITS = 20  # of 2**64
-_NEVER_IN_TARGET = re.compile(rb"[^\x21-\x7e]")
-_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NEVER_IN_TARGET: Final = re.compile(rb"[^\x21-\x7e]")
+_CONTROLS: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 9110, section 7.6.1: meant for this connection only. TE and Trailer go as
 # well, because trailers are not forwarded (RFC 9110, section 6.5.1).
 _HOP_BY_HOP = rb"connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade"
@@ -30,13 +31,13 @@ def _lines(first_letters: bytes, names: bytes) -> re.Pattern[bytes]:
 
 
 # One split takes 0.5 µs for a browser's head, a callback of llhttp for each line 4 µs.
-_CUT_FROM_REQUEST = _lines(
+_CUT_FROM_REQUEST: Final = _lines(
     b"chkptux", _HOP_BY_HOP + rb"|content-length|cdn-loop|host|x-forwarded-(?:for|host|port|proto)"
 )
-_CUT_FROM_RESPONSE = _lines(b"ckptu", _HOP_BY_HOP + rb"|content-length")
-FORWARDED = (b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto", b"x-forwarded-host")
+_CUT_FROM_RESPONSE: Final = _lines(b"ckptu", _HOP_BY_HOP + rb"|content-length")
+FORWARDED: Final = (b"x-forwarded-for", b"x-forwarded-port", b"x-forwarded-proto", b"x-forwarded-host")
 # Options of Connection that name no field.
-_PLAIN_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
+_PLAIN_OPTIONS: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
 
 
 class RequestHead:

@@ -8,7 +8,7 @@ the upstream gets.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from chp.errors import BadRequest
@@ -16,7 +16,7 @@ from chp.http1.target import Target
 
 # A target of these only, and without "/.", is in normal form, and its path is its own decoded form: one
 # search in place of three and a few comparisons spares 3 % of a small request's instructions.
-_NOT_PLAIN = re.compile(rb"[^!$&(-;=?-_a-z|~]")
+_NOT_PLAIN: Final = re.compile(rb"[^!$&(-;=?-_a-z|~]")
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?(?:#.*)?", re.IGNORECASE)
 # A path without these is in normal form, and its own decoded form.
 _NOT_PLAIN_PATH = re.compile(rb'%|/\.|["<>`{}]')

@@ -8,7 +8,7 @@ import socket
 import struct
 from abc import abstractmethod
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 
 from chp.config.settings import ProxySettings
 from chp.errors import BadRequest
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
 
 # What a client may send ahead, behind a complete request; then reading pauses.
-_MAX_AHEAD = 64 * 1024
+_MAX_AHEAD: Final = 64 * 1024
 # Requests in one read that are answered at once, before others have their turn.
 _MAX_ANSWERS_AT_ONCE = 50
 # A client that takes nothing of a complete response for so long (seconds) gets no more.
@@ -95,7 +95,7 @@ State = Literal[
     "closed",
 ]
 
-_MOVES: dict[State, frozenset[State]] = {
+_MOVES: Final[dict[State, frozenset[State]]] = {
     "head": frozenset({"content", "answering", "lingering", "closed"}),
     "content": frozenset({"answering", "lingering", "closed"}),
     "answering": frozenset({"head", "lingering", "detached", "closed"}),

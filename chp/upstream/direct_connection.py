@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
@@ -19,7 +19,7 @@ from chp.sockets import LONG, bare_descriptor, probe_silent_peer, write_long
 if TYPE_CHECKING:
     from chp.upstream.direct import DirectStream, DirectUpstream
 
-_LAST = len(END_OF_HEAD)
+_LAST: Final = len(END_OF_HEAD)
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
