@@ -69,7 +69,8 @@ def write_long(
 def end_writing(transport: asyncio.Transport) -> None:
     """Say that no more bytes follow, where the transport can say so (not over TLS)."""
     if transport.can_write_eof():
-        # asyncio lets this out when the peer has just reset the connection; its loss is about to be told.
+        # asyncio lets this out when the peer has just reset the connection. What came before the reset can
+        # still be read, and the loss is told after that.
         with contextlib.suppress(OSError):
             transport.write_eof()
 

@@ -107,13 +107,10 @@ class TlsTransport(asyncio.BufferedProtocol):
     # -- as a transport ----------------------------------------------------
 
     def write(self, data: bytes | memoryview) -> None:
-        size = len(data)
-        if self._state != "open" or not size:
+        if self._state != "open" or not data:
             return
         try:
-            written = self._ssl.write(data)
-            while written < size:  # OpenSSL may be told to take one record at a time; Python does not do it
-                written += self._ssl.write(memoryview(data)[written:])
+            self._ssl.write(data)  # takes all of it: Python leaves SSL_MODE_ENABLE_PARTIAL_WRITE off
         except ssl.SSLError as error:  # also in a renegotiation (TLS 1.2), which would have to end first
             self._fail(error)
         else:

@@ -13,7 +13,7 @@ from typing import Protocol
 from chp.handlers.frames import Frames
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
-from chp.sockets import LONG, bare_descriptor, peer_has_left, write_long
+from chp.sockets import LONG, bare_descriptor, end_writing, peer_has_left, write_long
 
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
@@ -208,7 +208,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
             if transport.can_write_eof():
                 # Bytes that nobody reads would make the kernel reset the connection, which
                 # can throw away the Close: they are read until the peer has closed its side.
-                _write_eof(transport)
+                end_writing(transport)
                 transport.resume_reading()
             else:
                 transport.close()
@@ -238,7 +238,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
         if self.peer.ended or not (peer.can_write_eof() and self.transport.can_write_eof()):
             peer.close()
             return False
-        _write_eof(peer)
+        end_writing(peer)
         self.tunnel.half_closed()
         return True
 
@@ -269,10 +269,3 @@ class LeavingEnd(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._tunnel.end_lost()
-
-
-def _write_eof(transport: asyncio.Transport) -> None:
-    try:
-        transport.write_eof()
-    except OSError:  # asyncio's way to say that the peer has left, where it has not seen that yet
-        transport.abort()

@@ -24,6 +24,11 @@ def remove_claims(block: bytes) -> bytes:
     return _CLAIMS.sub(b"", block)
 
 
+def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return what an IPv4 address in IPv6 form (RFC 4291, section 2.5.5.2) stands for; any other as it is."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 class TrustedProxies:
     """Networks, and perhaps unix sockets, whose requests say the truth about their client."""
 
@@ -75,4 +80,4 @@ def _parse(entry: bytes) -> IPv4Address | IPv6Address | None:
         address = ip_address((match[1] or match[2] or match[3] or b"").decode())
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return unmapped(address)

@@ -201,13 +201,8 @@ class ProxyServer(HTTPServer):
 
 
 def _client_address(address: object) -> bytes:
-    """Return the IP address of a socket's peer: a mapped one as IPv4, none for a unix socket."""
-    if not isinstance(address, tuple):
-        return b""
-    ip = str(address[0])
-    if ip.startswith("::ffff:") and "." in ip:
-        ip = ip[7:]
-    return ip.split("%")[0].encode()
+    """Return the IP address of a socket's peer, without a zone; none for a unix socket."""
+    return str(address[0]).split("%")[0].encode() if isinstance(address, tuple) else b""
 
 
 def _refuse_tornado_request(request: object) -> None:

@@ -12,6 +12,8 @@ import re
 import socket
 from ipaddress import IPv4Address, IPv6Address
 
+from chp.http1.trust import unmapped
+
 _V1_START = b"PROXY "
 _V1_SHORTEST, _V1_LONGEST = len(b"PROXY UNKNOWN\r\n"), 107  # section 2.1
 _V1_LINE = re.compile(rb"PROXY TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
@@ -92,7 +94,7 @@ def source(header: bytes) -> bytes | None:
         raise ValueError("invalid PROXY header")
     else:
         return None  # unspecified, unix sockets, datagrams
-    return _as_text(address)
+    return str(unmapped(address)).encode()
 
 
 def _v1_source(line: bytes) -> bytes | None:
@@ -104,14 +106,9 @@ def _v1_source(line: bytes) -> bytes | None:
     parse = IPv4Address if match[1] == b"4" else IPv6Address
     try:
         parse(match[3].decode())
-        return _as_text(parse(match[2].decode()))
+        return str(unmapped(parse(match[2].decode()))).encode()
     except ValueError:
         raise ValueError("invalid PROXY header") from None
-
-
-def _as_text(address: IPv4Address | IPv6Address) -> bytes:
-    """Write an address, and an IPv4 address in IPv6 form as IPv4."""
-    return str(getattr(address, "ipv4_mapped", None) or address).encode()
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:

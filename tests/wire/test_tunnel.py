@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
+import socket
+from collections.abc import AsyncIterator
 
 import pytest
-from support.streams import background, end_of, hang, quiet
+from support.streams import background, end_of, hang, quiet, standstill
 from support.wire import PATIENCE, Peer, Proxy, backend, proxy, until
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, websocket_connect
+
+from chp.handlers import websocket
 
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"
@@ -157,6 +162,63 @@ async def test_a_reset_ends_both_sides(side: str) -> None:
         else:
             vanish.set()
             assert await end_of(peer) == b""
+        await quiet(chp)
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    sock.close()
+
+
+async def received(sock: socket.socket) -> bytes:
+    sock.setblocking(False)
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1000), PATIENCE)
+
+
+@contextlib.asynccontextmanager
+async def bare_tunnel() -> AsyncIterator[tuple[Proxy, socket.socket, socket.socket]]:
+    """Open a tunnel between two sockets, a client's and a target's, that act outside the loop's turns."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.settimeout(PATIENCE)
+        async with proxy(f"http://127.0.0.1:{listening.getsockname()[1]}") as chp:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", chp.port)))
+            client.sendall(UPGRADE)
+            await until(lambda: chp.app.metrics.upstream_connections)
+            upstream = stack.enter_context(listening.accept()[0])
+            assert (await received(upstream)).endswith(b"\r\n\r\n")
+            upstream.sendall(SWITCHED)
+            assert await received(client) == SWITCHED
+            yield chp, client, upstream
+
+
+@pytest.mark.parametrize("side", ["client", "upstream"])
+async def test_last_words_before_a_reset_arrive_where_the_other_direction_ends_at_this_moment(
+    side: str,
+) -> None:
+    """The proxy learns of the end first, and can't pass it on: that is no reason not to read."""
+    async with bare_tunnel() as (chp, client, upstream):
+        last, other = (client, upstream) if side == "client" else (upstream, client)
+        other.shutdown(socket.SHUT_WR)
+        last.send(b"last words")
+        reset(last)
+        assert await received(other) == b"last words"
+        await quiet(chp)
+
+
+@pytest.mark.parametrize("side", ["client", "upstream"])
+async def test_a_reset_ends_a_tunnel_whose_other_side_has_ended_and_takes_nothing(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio tells of no reset on a side that is not read: then the time limit ends both."""
+    monkeypatch.setattr(websocket, "HALF_CLOSED_TIMEOUT", 0.1)
+    async with bare_tunnel() as (chp, client, upstream):
+        metrics = chp.app.metrics
+        last, other = (client, upstream) if side == "client" else (upstream, client)
+        async with background(asyncio.get_running_loop().sock_sendall(last, bytes(50_000_000))):
+            await standstill(lambda: metrics.client_bytes_received + metrics.upstream_bytes_received)
+        other.shutdown(socket.SHUT_WR)
+        reset(last)
         await quiet(chp)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from traitlets import HasTraits, Integer
 
 # No limit for anybody, but one that event loops, C libraries and floats take: 31 years, and 2 GiB.
-MAX_TIME = 10**12
-MAX_NUMBER = 2**31 - 1
+Milliseconds = partial(Integer, min=0, max=10**12)
+Count = partial(Integer, min=0, max=2**31 - 1)  # also of bytes
 
 
 class LimitOptions(HasTraits):
     """Timeouts (in milliseconds) and limits"""
 
-    timeout = Integer(
+    timeout = Milliseconds(
         0,
-        min=0,
-        max=MAX_TIME,
         help="""
         Drop a client's connection after this many milliseconds of silence in a request; 0: never.
 
@@ -24,10 +24,8 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    proxy_timeout = Integer(
+    proxy_timeout = Milliseconds(
         0,
-        min=0,
-        max=MAX_TIME,
         help="""
         Give up on a target that is silent for this many milliseconds in a request; 0: never.
 
@@ -35,10 +33,8 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    keep_alive_timeout = Integer(
+    keep_alive_timeout = Milliseconds(
         5000,
-        min=0,
-        max=MAX_TIME,
         help="""
         Close a client's connection that has no request for this many milliseconds; 0: the default.
 
@@ -46,10 +42,8 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    drain_delay = Integer(
+    drain_delay = Milliseconds(
         0,
-        min=0,
-        max=MAX_TIME,
         help="""
         How many milliseconds the health check says 503, with all else as before, until the proxy stops.
 
@@ -58,10 +52,8 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    drain_timeout = Integer(
+    drain_timeout = Milliseconds(
         30_000,
-        min=0,
-        max=MAX_TIME,
         help="""
         How many milliseconds requests that are under way get to finish when the proxy stops.
 
@@ -69,10 +61,9 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    connect_timeout = Integer(
+    connect_timeout = Milliseconds(
         10_000,
         min=1,
-        max=MAX_TIME,
         help="""
         Give up on a target that does not accept a connection within this many milliseconds.
 
@@ -81,10 +72,9 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    head_timeout = Integer(
+    head_timeout = Milliseconds(
         60_000,
         min=1,
-        max=MAX_TIME,
         help="""
         Close a client's connection whose request head is not complete after this many milliseconds.
 
@@ -92,17 +82,15 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    tls_handshake_timeout = Integer(
+    tls_handshake_timeout = Milliseconds(
         30_000,
         min=1,
-        max=MAX_TIME,
         help="Close a client's connection whose TLS handshake takes longer than this many milliseconds.",
     ).tag(config=True, live=True)
 
-    pool_idle_timeout = Integer(
+    pool_idle_timeout = Milliseconds(
         60_000,
         min=1,
-        max=MAX_TIME,
         help="""
         Close an unused connection to a target after this many milliseconds.
 
@@ -111,17 +99,14 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    pool_max_idle = Integer(
+    pool_max_idle = Count(
         64,
-        min=0,
-        max=MAX_NUMBER,
         help="How many unused connections to one target are kept open; 0: none.",
     ).tag(config=True, live=True)
 
-    max_head_size = Integer(
+    max_head_size = Count(
         64 * 1024,
         min=1024,
-        max=MAX_NUMBER,
         help="""
         The largest head of a request or response, in bytes.
 
@@ -129,10 +114,9 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    max_request_line = Integer(
+    max_request_line = Count(
         16 * 1024,
         min=128,
-        max=MAX_NUMBER,
         help="""
         The longest first line of a request, in bytes; with a longer one it gets a 414.
 
@@ -140,17 +124,15 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    max_field_count = Integer(
+    max_field_count = Count(
         256,
         min=1,
-        max=MAX_NUMBER,
         help="How many header lines a request may have; with more it gets a 431.",
     ).tag(config=True, live=True)
 
-    write_buffer_high = Integer(
+    write_buffer_high = Count(
         64 * 1024,
         min=1024,
-        max=MAX_NUMBER,
         help="""
         How many bytes may wait for a slow peer before the sender is paused.
 
@@ -158,17 +140,14 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    api_max_body_size = Integer(
+    api_max_body_size = Count(
         1024 * 1024,
         min=1,
-        max=MAX_NUMBER,
         help="The largest body of a REST API request, in bytes; a larger one gets a 413.",
     ).tag(config=True)
 
-    max_connections = Integer(
+    max_connections = Count(
         0,
-        min=0,
-        max=MAX_NUMBER,
         help="""
         How many connections of clients, WebSockets included, may be open at a time; 0: by the limit of files.
 
@@ -179,10 +158,8 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    max_connections_per_address = Integer(
+    max_connections_per_address = Count(
         0,
-        min=0,
-        max=MAX_NUMBER,
         help="""
         How many connections one client's address may have open at a time; 0: any number.
 
@@ -192,10 +169,8 @@ class LimitOptions(HasTraits):
         """,
     ).tag(config=True, live=True)
 
-    max_connections_per_target = Integer(
+    max_connections_per_target = Count(
         0,
-        min=0,
-        max=MAX_NUMBER,
         help="""
         How many requests and WebSockets may be under way to one target at a time; 0: any number.
 

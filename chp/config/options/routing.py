@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from traitlets import Bool, Enum, HasTraits, Integer, TraitError, Unicode, default, validate
+from traitlets import Bool, Enum, HasTraits, TraitError, Unicode, default, validate
 from traitlets.utils.bunch import Bunch
 
-from chp.config.options.limits import MAX_TIME
+from chp.config.options.limits import Milliseconds
 from chp.config.token import token_from_environment
 from chp.errors import InvalidTarget
 from chp.http1.target import Target
@@ -73,10 +73,8 @@ class RoutingOptions(HasTraits):
         """,
     ).tag(config=True, metavar="NAME")
 
-    storage_patience = Integer(
+    storage_patience = Milliseconds(
         1000,
-        min=0,
-        max=MAX_TIME,
         help="""
         How many milliseconds a request without a route may wait for changes that are known to be missing.
 

@@ -65,6 +65,15 @@ def test_all_interfaces_share_one_port(listening):
             pass
 
 
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_no_client_has_an_ipv4_address_in_ipv6_form(listening, reuse_port):
+    """IPv4 comes to sockets of its own, and nobody has to look for it in those of IPv6."""
+    sockets = listening("", 0, reuse_port=reuse_port).sockets
+    of_ipv6 = [sock for sock in sockets if sock.family == socket.AF_INET6]
+    assert len(of_ipv6) < len(sockets)
+    assert all(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) for sock in of_ipv6)
+
+
 def test_localhost(listening):
     listener = listening("localhost", 0)
     assert listener.address[0] == "127.0.0.1"
