@@ -6,7 +6,7 @@ c = get_config()  # noqa: F821
 
 # Public-facing IP address or host name of the proxy; empty: all interfaces.
 #
-# All interfaces include IPv6. ``*`` means the same and is accepted with a warning.
+# All interfaces include IPv6. ``::`` means the same, and ``*``, which is accepted with a warning.
 # c.ConfigurableProxy.ip = ''
 
 # Public-facing port of the proxy; 0: any free port.

@@ -113,7 +113,8 @@ def _bind_all(ip: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
     """Bind every address of a host name, or of all interfaces, to the same port."""
     if port > MAX_PORT:  # the API's default, where the proxy has the last port
         raise ValueError(f"there is no port above {MAX_PORT}")
-    found = socket.getaddrinfo(ip or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    host = None if ip in ("", "::") else ip  # Node binds "::" for IPv4 as well
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     unavailable: OSError | None = None
     try:

@@ -15,7 +15,7 @@ class AddressOptions(HasTraits):
         help="""
         Public-facing IP address or host name of the proxy; empty: all interfaces.
 
-        All interfaces include IPv6. ``*`` means the same and is accepted with a warning.
+        All interfaces include IPv6. ``::`` means the same, and ``*``, which is accepted with a warning.
         """,
     ).tag(config=True, metavar="IP")
 

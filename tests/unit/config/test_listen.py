@@ -54,11 +54,12 @@ def test_several_processes_may_share_a_port(listening):
         listening("127.0.0.1", port)
 
 
-def test_all_interfaces_share_one_port(listening):
-    listener = listening("", 0)
+@pytest.mark.parametrize(("ip", "shown"), [("", "*"), ("::", "[::]")])
+def test_all_interfaces_share_one_port(listening, ip, shown):
+    listener = listening(ip, 0)
     port = listener.address[1]
     assert {sock.getsockname()[1] for sock in listener.sockets} == {port}
-    assert listener.url("https") == f"https://*:{port}"
+    assert listener.url("https") == f"https://{shown}:{port}"
     connect(("127.0.0.1", port))
     if socket.has_ipv6 and any(sock.family == socket.AF_INET6 for sock in listener.sockets):
         with socket.create_connection(("::1", port), timeout=5):
