@@ -71,8 +71,8 @@ ratios more than microseconds.
 
 - Machine: {cores} cores, {processor}, {system}.
 - {versions}.
-- `chp` runs on Python {python}. It is measured on uvloop with the direct upstream, the same compiled
-  (`CHP_COMPILE=1`), on asyncio, and with the curl upstream.
+- `chp` runs on Python {python}. It is measured on uvloop with the direct upstream, on asyncio, both
+  as plain Python and compiled (`CHP_COMPILE=1`), and with the curl upstream.
 - Each proxy has one core's worth of threads (Traefik `GOMAXPROCS=1`, HAProxy `nbthread 1`, nginx one
   process), keeps connections to the backend, adds the X-Forwarded fields and writes no access log.
   Certificates have P-256 keys.

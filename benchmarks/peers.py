@@ -235,6 +235,12 @@ PEERS = (
         _own_version,
     ),
     Peer(
+        "chp-asyncio-compiled",
+        "chp, asyncio, compiled",
+        _chp("--event-loop", "asyncio", "--upstream", "direct", program=_COMPILED),
+        lambda installed: [*_COMPILED, "--version"],
+    ),
+    Peer(
         "chp-curl",
         "chp, curl",
         _chp("--event-loop", "uvloop", "--upstream", "curl"),

@@ -22,9 +22,7 @@ class Target:
 
     def measured(self, report: Report, *, compiled: bool = False) -> float | None:
         """Return the figure; None: not measured. ``compiled``: of the compiled build."""
-        if compiled and self.peer != "chp":
-            return None
-        peer = "chp-compiled" if compiled else self.peer
+        peer = f"{self.peer}-compiled" if compiled else self.peer
         if self.compared:
             return report.ratio(self.figure, self.workload, peer, self.compared)
         return report.value(self.figure, self.workload, peer)
