@@ -21,7 +21,7 @@ from chp.http1.head import RequestHead, ResponseHead
 from chp.http1.location import REWRITTEN_STATUSES, rewrite_location
 from chp.http1.request_target import RequestTarget, outgoing_target, parse_request_target
 from chp.http1.response import local_response, reason_phrase
-from chp.http1.target import Target
+from chp.http1.target import Origin
 from chp.routing.hosts import normal_host
 from chp.routing.route import Route
 from chp.routing.table import RouteTable
@@ -140,13 +140,14 @@ class Exchange(ClientExchange, Receiver):
         "_connection",
         "_handler",
         "_no_content",
+        "_origin",
+        "_own_host",
         "_persist",
         "_route",
         "_started",
         "_state",
         "_status",
         "_stream",
-        "_target",
         "head",
         "request_id",
     )
@@ -157,7 +158,8 @@ class Exchange(ClientExchange, Receiver):
         self._connection = connection
         self._route: Route | None = None
         self._stream: Stream | None = None
-        self._target: Target | None = None
+        self._origin: Origin | None = None
+        self._own_host = b""  # of the target, where Location is rewritten
         self._state: State = "waiting"
         self._begun = False
         self._status = 0
@@ -175,15 +177,18 @@ class Exchange(ClientExchange, Receiver):
     ) -> None:
         """Send the request to the route's target."""
         self._route = route
-        self._target = route.target  # it may be replaced before the response comes
         handler, head = self._handler, self.head
+        # The route may get another target before the response comes.
+        self._origin = route.origin
+        if handler.rewrites_location:
+            self._own_host = route.target.host_field
         if handler.runtime.log.isEnabledFor(logging.DEBUG):
             kind = "WS" if head.upgrade else "WEB"
-            handler.runtime.log.debug("PROXY %s %s to %s", kind, _path(head), route.target.origin)
+            handler.runtime.log.debug("PROXY %s %s to %s", kind, _path(head), route.origin)
         try:
             request = self._outgoing_request(route, requested)
         except LoopDetected as error:
-            self.refuse(508, f"{error}; route {route.path} to {route.target.origin}", ("loop", route.path))
+            self.refuse(508, f"{error}; route {route.path} to {route.origin}", ("loop", route.path))
             return
         if handler.proxy_request is not None:
             try:
@@ -360,7 +365,7 @@ class Exchange(ClientExchange, Receiver):
         self._stream = None
         if self.over:
             return
-        kind = (self._begun, self._target and self._target.origin, error.reason)
+        kind = (self._begun, self._origin, error.reason)
         if self._begun:
             self._log(logging.ERROR, f"Response to {self._shown} cut: {error}", kind)
             self._move("cut")
@@ -387,23 +392,22 @@ class Exchange(ClientExchange, Receiver):
 
     def _outgoing_request(self, route: Route, requested: RequestTarget) -> UpstreamRequest:
         """Apply the rules of forwarding to the request's head."""
-        handler, head, target = self._handler, self.head, route.target
+        handler, head = self._handler, self.head
         settings, fields = handler.settings, handler.fields
         block = head.forwarded_block
         if head.host is None or settings.change_origin:
             # HTTP/1.0 needs no Host, ours does (RFC 9112, section 3.2).
-            block = fields.outgoing(head, target.host_field, self._connection)
+            block = fields.outgoing(head, route.target.host_field, self._connection)
         elif block is None:
             block = head.forwarded_block = fields.outgoing(head, head.host, self._connection)
         if self.request_id:
             block += fields.id_line(self.request_id)
         return UpstreamRequest(
-            target.origin,
+            route.origin,
             head.method,
             outgoing_target(
                 requested,
-                target,
-                prepend_path=settings.prepend_path,
+                None if route.plain or not settings.prepend_path else route.target,
                 cut_segments=0 if settings.include_prefix else route.depth,
             ),
             block,
@@ -465,15 +469,16 @@ class Exchange(ClientExchange, Receiver):
 
     def _rewrite_location(self, head: ResponseHead) -> None:
         settings = self._handler.settings
-        if self._target is None:
+        if not self._own_host:
             return
-        own_host = self._target.host_field
         host = self.head.host if settings.auto_rewrite else None
         protocol = settings.protocol_rewrite.encode()
         head.block = write_fields(
             (
                 name,
-                rewrite_location(value, own_host, host, protocol) if name.lower() == b"location" else value,
+                rewrite_location(value, self._own_host, host, protocol)
+                if name.lower() == b"location"
+                else value,
             )
             for name, value in parse_fields(head.block)
         )

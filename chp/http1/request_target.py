@@ -82,12 +82,10 @@ def decode_path(path: bytes) -> str:
         raise BadRequest("invalid percent-escape in the path") from None
 
 
-def outgoing_target(
-    requested: RequestTarget, target: Target, *, prepend_path: bool, cut_segments: int
-) -> bytes:
+def outgoing_target(requested: RequestTarget, base: Target | None, *, cut_segments: int) -> bytes:
     """Return the request-target for the upstream.
 
-    ``prepend_path`` puts the target's own path and query first;
+    The path and query of ``base``, if there is one, are put first;
     ``cut_segments`` is the number of path segments to take away from the
     front (CHP's ``--no-include-prefix``).
     """
@@ -96,12 +94,12 @@ def outgoing_target(
         return path
     if cut_segments:
         path = _cut(path, cut_segments)
-    if prepend_path and not target.plain:
-        base = target.base_path
-        if base != b"/":
-            path = base + path[1:] if base[-1:] == b"/" and path[:1] == b"/" else base + path
-        if target.query:
-            query = target.query + b"&" + query if query else target.query
+    if base is not None:
+        first = base.base_path
+        if first != b"/":
+            path = first + path[1:] if first[-1:] == b"/" and path[:1] == b"/" else first + path
+        if base.query:
+            query = base.query + b"&" + query if query else base.query
     if not path:
         path = b"/"
     return path + b"?" + query if query else path

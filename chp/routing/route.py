@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import MAXYEAR, MINYEAR, datetime, timezone
 from time import time
 
-from chp.http1.target import Target
+from chp.http1.target import Origin, Target
 from chp.metrics import Metrics
 
 
@@ -17,7 +17,20 @@ class Route:
     of what runs already still counts.
     """
 
-    __slots__ = ("_metrics", "data", "depth", "last_activity", "path", "saved_activity", "target")
+    __slots__ = (
+        "_metrics",
+        "data",
+        "depth",
+        "last_activity",
+        "origin",
+        "path",
+        "plain",
+        "saved_activity",
+        "target",
+    )
+
+    origin: Origin
+    plain: bool
 
     def __init__(
         self,
@@ -30,12 +43,20 @@ class Route:
         metrics: Metrics,
     ) -> None:
         self.path = path  # the key as posted, cleaned
-        self.target = target
+        self.use(target)
         self.data = data  # what was posted beside the target
         self.last_activity = last_activity  # seconds since the epoch
         self.depth = depth  # path segments of the prefix, the host not counted
         self.saved_activity = last_activity  # what the store knows
         self._metrics = metrics
+
+    def use(self, target: Target) -> None:
+        """Send what comes from now on to this target."""
+        self.target = target
+        # All that most requests need of it: among 100,000 routes, one object less to fetch from main
+        # memory (0.2 µs).
+        self.origin = target.origin
+        self.plain = target.plain
 
     def touch(self) -> None:
         """Note activity: data in either direction, or the end of a successful response."""

@@ -312,7 +312,7 @@ class RouteTable:
             del self._routes[old.path]
             self._routes[route.path] = old
             old.path = route.path
-        old.target = route.target
+        old.use(route.target)
         old.data = route.data
         # What the store says counts, and beside it only what it does not know yet.
         unsaved = old.last_activity if old.last_activity != old.saved_activity else 0.0

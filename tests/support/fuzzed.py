@@ -109,7 +109,7 @@ def check_forwarded(request: ReadRequest) -> None:
         target = parse_request_target(head.method, head.target)
     except BadRequest:
         return
-    outgoing = outgoing_target(target, Target.parse("http://h"), prepend_path=True, cut_segments=0)
+    outgoing = outgoing_target(target, None, cut_segments=0)
     upstream: Any = SimpleNamespace(runtime=SimpleNamespace(metrics=Metrics()))
     stream = DirectStream(
         upstream,
@@ -322,10 +322,10 @@ def check_request_target(data: bytes) -> None:
     assert not {".", ".."} & set(requested.decoded.split("/")[:-1]) or b"%2" in data, requested
     target = Target.parse("http://h/base?k=v")
     for segments in range(4):
-        out = outgoing_target(requested, target, prepend_path=True, cut_segments=segments)
+        out = outgoing_target(requested, target, cut_segments=segments)
         assert out.startswith(b"/base"), out
         assert all(0x21 <= byte <= 0x7E for byte in out), out
-        out = outgoing_target(requested, target, prepend_path=False, cut_segments=segments)
+        out = outgoing_target(requested, None, cut_segments=segments)
         assert out.startswith(b"/"), out
 
 

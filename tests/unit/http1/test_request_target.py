@@ -105,11 +105,11 @@ def test_asterisk_is_for_options_alone() -> None:
 def test_prefix_is_cut_by_segments(path: bytes, segments: int, left: bytes) -> None:
     requested = parse_request_target(b"GET", path)
     target = Target.parse("http://h")
-    assert outgoing_target(requested, target, prepend_path=True, cut_segments=segments) == left
-    assert outgoing_target(requested, target, prepend_path=False, cut_segments=segments) == left
+    assert outgoing_target(requested, target, cut_segments=segments) == left
+    assert outgoing_target(requested, None, cut_segments=segments) == left
 
 
 def test_asterisk_gets_no_path() -> None:
     requested = parse_request_target(b"OPTIONS", b"*")
     target = Target.parse("http://h/foo?q")
-    assert outgoing_target(requested, target, prepend_path=True, cut_segments=1) == b"*"
+    assert outgoing_target(requested, target, cut_segments=1) == b"*"
