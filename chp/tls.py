@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Literal, cast
 
 from chp.runtime import NEVER, RECEIVE_BUFFER_SIZE, Runtime
-from chp.sockets import bare_descriptor, write_long
+from chp.sockets import bare_descriptor, write_through
 
 # A peer that takes nothing of what is left to send, or does not answer the end of TLS, has so many
 # seconds after close(): what asyncio gives it.
@@ -360,5 +360,5 @@ class TlsTransport(asyncio.BufferedProtocol):
         self._error = error
         alert = self._outgoing.read()
         if alert:
-            write_long(self._transport, bare_descriptor(self._transport), alert)
+            write_through(self._transport, bare_descriptor(self._transport), alert)
         self._transport.abort()

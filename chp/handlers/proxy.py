@@ -322,7 +322,7 @@ class Exchange(ClientExchange, Receiver):
             if len(content) < LONG:
                 data += content  # to leave in one packet with the head
             else:
-                connection.send_long(data, content)
+                connection.send(data, content)
                 data = b""
         if complete and self._chunked:
             data += LAST_CHUNK

@@ -13,7 +13,7 @@ from typing import Protocol
 from chp.handlers.frames import Frames
 from chp.routing.table import Route
 from chp.runtime import NEVER, Runtime
-from chp.sockets import LONG, bare_descriptor, end_writing, peer_has_left, write_long
+from chp.sockets import bare_descriptor, end_writing, peer_has_left, write_through
 
 # When one side has said its last byte, the other may go on for as long as it
 # sends something this often (seconds). Else a peer that vanished would keep the pair for ever.
@@ -175,10 +175,7 @@ class TunnelEnd(asyncio.BufferedProtocol):
             metrics.upstream_bytes_received += nbytes
             metrics.client_bytes_sent += nbytes
         data = self._view[:nbytes]
-        if nbytes < LONG:
-            peer.transport.write(bytes(data))
-        else:
-            write_long(peer.transport, peer.descriptor, data)
+        write_through(peer.transport, peer.descriptor, b"", data)
         frames = self.frames
         # What comes is mostly one small frame: to see that takes 50 ns, the walk 400.
         if frames is not None and (frames.left or not 5 < nbytes < 128 or data[1] != nbytes + frames.offset):

@@ -16,7 +16,7 @@ from chp.http1.head import RequestHead
 from chp.http1.response import local_response
 from chp.runtime import NEVER, Runtime
 from chp.servers.parser import RequestParser
-from chp.sockets import bare_descriptor, end_writing, peer_has_left, write_long
+from chp.sockets import bare_descriptor, end_writing, peer_has_left, write_through
 
 if TYPE_CHECKING:
     from chp.servers.proxy import ProxyServer
@@ -199,21 +199,15 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Tell whether the transport is at its end, which may not have been told yet."""
         return self._transport.is_closing()
 
-    def send(self, data: bytes) -> None:
-        """Send bytes of a response. Does nothing when the connection is closed."""
-        if self._state == "closed":
-            return
-        self._metrics.client_bytes_sent += len(data)
-        self._transport.write(data)
-        if self._timeout is not None:
-            self._watch()
+    def send(self, data: bytes, content: bytes | memoryview = b"") -> None:
+        """Send bytes of a response, and long content behind them. Does nothing when the connection is closed.
 
-    def send_long(self, head: bytes, content: bytes | memoryview) -> None:
-        """Send a head, if there is one, and long content, which may be a view of the receive buffer."""
+        The content may be a view of the receive buffer.
+        """
         if self._state == "closed":
             return
-        self._metrics.client_bytes_sent += len(head) + len(content)
-        write_long(self._transport, self._descriptor, content, head)
+        self._metrics.client_bytes_sent += len(data) + len(content)
+        write_through(self._transport, self._descriptor, data, content)
         if self._timeout is not None:
             self._watch()
 

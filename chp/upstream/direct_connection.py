@@ -14,7 +14,7 @@ from chp.http1.fields import END_OF_HEAD
 from chp.http1.head import ResponseHead
 from chp.http1.target import Origin
 from chp.runtime import NEVER
-from chp.sockets import LONG, bare_descriptor, probe_silent_peer, write_long
+from chp.sockets import bare_descriptor, probe_silent_peer, write_through
 
 if TYPE_CHECKING:
     from chp.upstream.direct import DirectStream, DirectUpstream
@@ -98,20 +98,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._stream = stream
         self.deadline = NEVER
         self._metrics.upstream_bytes_sent += len(data) + len(content)
-        if content:
-            write_long(self._transport, self._descriptor, content, data)
-        else:
-            self._transport.write(data)
+        write_through(self._transport, self._descriptor, data, content)
         if self._timeout is not None:
             self._watch()
 
     def write(self, data: bytes | memoryview) -> None:
-        size = len(data)
-        if size >= LONG:
-            write_long(self._transport, self._descriptor, data)
-        elif size:
-            self._transport.write(bytes(data))
-        self._metrics.upstream_bytes_sent += size
+        self._metrics.upstream_bytes_sent += len(data)
+        write_through(self._transport, self._descriptor, b"", data)
         if self._timeout is not None:
             self._watch()
 

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from chp.sockets import write_long
+from chp.sockets import write_through
 
 HEAD, CONTENT = b"HTTP/1.1 200 OK\r\n\r\n", bytes(range(256)) * 100
 
@@ -31,6 +31,6 @@ def test_what_a_socket_does_not_take_is_left_to_its_transport(
     transport = Mock(write=wire.append)
     transport.get_write_buffer_size.return_value = 0
     transport.is_closing.return_value = False
-    write_long(transport, 7, memoryview(CONTENT), head)
+    write_through(transport, 7, head, memoryview(CONTENT))
     assert b"".join(wire) == head + CONTENT
     assert all(isinstance(part, bytes) for part in wire)  # no view of the receive buffer is kept
