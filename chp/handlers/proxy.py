@@ -351,7 +351,9 @@ class Exchange(ClientExchange, Receiver):
         tunnel = self._open_tunnel(client, transport, websocket=protocol.lower() == b"websocket")
         if write_paused:
             tunnel.client.pause_writing()
-        client.write(_head(head, switch))
+        switched = _head(head, switch)
+        handler.runtime.metrics.client_bytes_sent += len(switched)
+        client.write(switched)
         if early:
             tunnel.client.send(early)
         if ahead:

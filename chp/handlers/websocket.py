@@ -189,6 +189,10 @@ class TunnelEnd(asyncio.BufferedProtocol):
 
     def send(self, data: bytes) -> None:
         """Send what the peer said before there was a tunnel."""
+        if self._is_client:
+            self._metrics.client_bytes_sent += len(data)
+        else:
+            self._metrics.upstream_bytes_sent += len(data)
         self.transport.write(data)
         if self.peer.frames is not None:
             self.peer.frames.passed(data)

@@ -95,6 +95,9 @@ async def test_bytes_that_come_early_are_kept_in_both_directions() -> None:
         answered.set()
         assert await peer.receive(len(SWITCHED)) == SWITCHED
         assert await peer.receive(18) == b"from the upstream!"
+        metrics = chp.app.metrics
+        assert metrics.client_bytes_sent == len(SWITCHED) + 18
+        assert metrics.upstream_bytes_sent == len(server.all_received)
 
 
 async def test_early_bytes_are_limited() -> None:
