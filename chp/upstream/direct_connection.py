@@ -355,6 +355,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if stream is None or head is None or not stream.request.upgrade:
             self._fail("invalid_response", "invalid response: 101 that nobody asked for")
             return
+        if self._transport.is_closing():  # a tunnel would never be told of its end
+            self._fail("reset", "the connection broke behind its 101")
+            return
         for interim in self._interim:
             stream.receiver.informational(interim)
         stream.over = True

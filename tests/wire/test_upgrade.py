@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -209,6 +211,36 @@ async def test_an_upstream_that_dies_in_the_handshake_is_a_bare_503(answer_: byt
         assert message.content == b"Service Unavailable"
         await peer.close()
         await quiet(chp)
+
+
+@pytest.mark.expect_log("503 GET / ")
+async def test_an_upstream_that_switches_and_resets_before_it_is_asked_leaves_nothing() -> None:
+    """Of these moments, one is between the last look at the connection and the first write."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with proxy(f"http://127.0.0.1:{listener.getsockname()[1]}") as chp:
+            for turns in range(15):
+                peer = await chp.connect()
+                await peer.send(UPGRADE)
+                upstream = await accepted(listener)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                upstream.send(SWITCHED)
+                upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                upstream.close()
+                await end_of(peer)
+                await peer.close()
+            await quiet(chp)
+
+
+async def accepted(listener: socket.socket) -> socket.socket:
+    """Accept a connection in the loop's turn in which it is there."""
+    for _ in range(10_000):
+        try:
+            return listener.accept()[0]
+        except BlockingIOError:
+            await asyncio.sleep(0)
+    raise AssertionError("no connection came")
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
