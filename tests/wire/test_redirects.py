@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from support.wire import Message, Peer, Script, backend, proxy
 
@@ -45,6 +47,26 @@ async def test_location_at_the_target_is_rewritten(
     message, own = await redirected(redirect(status, "http://{own}/x?y#z"), **options)
     assert message.status == status
     assert message.value(b"location") == expected.replace(b"{own}", own.encode())
+
+
+async def test_a_route_that_gets_another_target_meanwhile_changes_nothing() -> None:
+    answered = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.receive_head()
+        await answered.wait()
+        own = b"%b:%d" % (b"127.0.0.1", peer.writer.get_extra_info("sockname")[1])
+        await peer.send(b"HTTP/1.1 302 X\r\nLocation: http://%b/x\r\nContent-Length: 0\r\n\r\n" % own)
+
+    async with backend(script) as server, backend() as other, proxy(server.url, auto_rewrite=True) as chp:
+        peer = await chp.connect()
+        await peer.send(REQUEST)
+        await server.wait_for(b"GET / ")
+        await chp.add_route("/", other.url)
+        answered.set()
+        assert (await peer.receive_message()).value(b"location") == b"http://outer:81/x"
+        await peer.send(REQUEST)
+        assert (await peer.receive_message()).content == b"ok"
 
 
 @pytest.mark.parametrize("status", [200, 202, 300, 304, 305, 306, 400, 404])
