@@ -42,8 +42,9 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 COMPILED_TESTS = tests/unit/test_compiled.py tests/unit/http1 tests/unit/servers tests/unit/upstream \
 	$(patsubst %,tests/wire/test_%.py,aborts backpressure fields framing keepalive malformed pool streaming tunnel upgrade)
 
-# The same tests on the compiled build. Not with "python -m": it would find the sources here first.
-test_compiled = CHP_COMPILE=1 PYTHONPATH=$(VENV)/compiled $(BIN)/pytest -n $(WORKERS) --dist loadfile $(1)
+# The same tests on the compiled build, and what they start as well, wherever that runs. Not with
+# "python -m": it would find the sources here first.
+test_compiled = CHP_COMPILE=1 PYTHONPATH=$(abspath $(VENV)/compiled) $(BIN)/pytest -n $(WORKERS) --dist loadfile $(1)
 
 .PHONY: run compiled test test-compiled soak fuzz lint format generate benchmark clean
 
