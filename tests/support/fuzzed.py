@@ -27,8 +27,10 @@ from chp.http1.target import Origin, Target
 from chp.metrics import Metrics
 from chp.runtime import Runtime
 from chp.servers.parser import RequestParser
+from chp.upstream.addresses import Resolver
+from chp.upstream.attempts import Attempts
 from chp.upstream.base import UpstreamRequest
-from chp.upstream.direct import DirectStream
+from chp.upstream.direct import DirectStream, DirectUpstream
 from chp.upstream.direct_connection import UpstreamConnection
 
 LIMIT = 4096  # bytes of a head
@@ -110,9 +112,8 @@ def check_forwarded(request: ReadRequest) -> None:
     except BadRequest:
         return
     outgoing = outgoing_target(target, None, cut_segments=0)
-    upstream: Any = SimpleNamespace(runtime=SimpleNamespace(metrics=Metrics()))
     stream = DirectStream(
-        upstream,
+        _new_upstream(),
         UpstreamRequest(
             Origin("http", "h", 80),
             head.method,
@@ -122,7 +123,7 @@ def check_forwarded(request: ReadRequest) -> None:
             chunked=head.chunked,
             upgrade=head.upgrade,
         ),
-        None,  # type: ignore[arg-type]
+        _Receiver(),  # type: ignore[arg-type]
     )
     sent = stream.first_bytes(request.content, True)
     other = h11.Connection(h11.SERVER, max_incomplete_event_size=2**20)
@@ -212,28 +213,19 @@ class _Receiver:
         self.end = "failed"
 
 
-class _Upstream:
-    """A pool that keeps nothing."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.settings = ProxySettings(max_head_size=LIMIT)
-        self.released = 0
-
-    def gone(self, connection: UpstreamConnection) -> None:
-        pass
-
-    def release(self, connection: UpstreamConnection) -> None:
-        self.released += 1
-
-
 _LOOP: Any = SimpleNamespace(call_later=lambda *args: SimpleNamespace(cancel=lambda: None))
 _RUNTIME = Runtime(_LOOP, Metrics(), logging.getLogger("chp"))
+_SETTINGS = ProxySettings(max_head_size=LIMIT)
+
+
+def _new_upstream() -> DirectUpstream:
+    _RUNTIME.metrics = Metrics()
+    return DirectUpstream(_RUNTIME, _SETTINGS, Attempts(_LOOP), Resolver(_LOOP))
 
 
 def read_response(pieces: list[bytes], method: bytes, upgrade: bytes) -> tuple[_Receiver, int]:
-    """Read a response as a connection to a target does; the connection ends behind it."""
-    upstream: Any = _Upstream(_RUNTIME)
+    """Read a response as a connection to a target does, which ends behind it; how often was it kept?"""
+    upstream = _new_upstream()
     transport, receiver = _Transport(), _Receiver()
     connection = UpstreamConnection(upstream, Origin("http", "h", 80))
     connection.connection_made(transport)  # type: ignore[arg-type]
@@ -249,7 +241,7 @@ def read_response(pieces: list[bytes], method: bytes, upgrade: bytes) -> tuple[_
     if not transport.closing and receiver.end != "upgraded":
         connection.connection_ended(None)
     assert receiver.end
-    return receiver, upstream.released
+    return receiver, _RUNTIME.metrics.upstream_connections_idle
 
 
 def check_response(data: bytes, cuts: list[int], method: bytes = b"GET", upgrade: bytes = b"") -> None:
