@@ -27,6 +27,7 @@ from chp.http1.target import Origin, Target
 from chp.metrics import Metrics
 from chp.runtime import Runtime
 from chp.servers.parser import RequestParser
+from chp.sockets import LONG
 from chp.upstream.addresses import Resolver
 from chp.upstream.attempts import Attempts
 from chp.upstream.base import UpstreamRequest
@@ -59,7 +60,7 @@ class ReadRequest:
         return repr((*shown, head.upgrade, head.keep_alive, self.content, self.complete))
 
 
-def read_requests(pieces: list[bytes]) -> tuple[list[ReadRequest], bool]:
+def read_requests(pieces: list[bytes] | list[memoryview]) -> tuple[list[ReadRequest], bool]:
     """Read requests as a client's connection does; also tell whether there was a bad one."""
     parser = RequestParser(LIMIT, LIMIT, 50)
     requests: list[ReadRequest] = []
@@ -92,8 +93,16 @@ def read_requests(pieces: list[bytes]) -> tuple[list[ReadRequest], bool]:
 
 def check_requests(data: bytes, cuts: list[int]) -> None:
     """Where requests are cut makes no difference, and what is forwarded means the same to others."""
-    whole, bad = read_requests([data] if data else [])
-    parts, bad_parts = read_requests(pieces_of(data, cuts))
+    pieces = pieces_of(data, cuts)
+    check_cuts([data], pieces)
+    # Content of such a length is not copied out of what was read.
+    more = b"x" * (LONG - 1)
+    check_cuts([data + more], [*pieces, more])
+
+
+def check_cuts(one_read: list[bytes], pieces: list[bytes]) -> None:
+    whole, bad = read_requests(one_read)
+    parts, bad_parts = read_requests(pieces)
     # A limit may be seen before or after the rest of a request: what comes of it is never complete.
     if bad or bad_parts:
         whole = [request for request in whole if request.complete]

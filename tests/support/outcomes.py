@@ -28,6 +28,7 @@ from chp.http1.request_target import outgoing_target, parse_request_target
 from chp.http1.target import Target
 from chp.http1.trust import TrustedProxies, remove_claims
 from chp.routing.trie import Trie
+from chp.sockets import LONG
 
 _REQUESTS = [
     b"GET /a/b?c=d HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\nGET /c HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n",
@@ -98,7 +99,8 @@ def _tried(read: Callable[[bytes], Any], data: bytes) -> str:
 
 
 def _requests(data: bytes) -> Any:
-    return read_requests([data] if data else []), read_requests(pieces_of(data, [7, len(data) // 3, 50]))
+    long = read_requests([memoryview(data + b"x" * LONG)])
+    return read_requests([data]), read_requests(pieces_of(data, [7, len(data) // 3, 50])), repr(long)[:2000]
 
 
 def _responses(data: bytes) -> Any:
