@@ -39,11 +39,14 @@ apt_install = apt="$(APT)"; [ -n "$$apt" ] && { export DEBIAN_FRONTEND=nonintera
 	$$apt install -qq -y --no-install-recommends $(1) >/dev/null </dev/null; }; }
 
 # Of those below, what looks at the compiled modules most; make test-compiled runs all.
-COMPILED_TESTS = tests/unit/test_compiled.py tests/unit/http1 tests/unit/servers tests/unit/upstream \
+COMPILED_TESTS = tests/robustness/test_tls_leaks.py::test_tls_that_ends_in_every_way \
+	$(patsubst %,tests/robustness/test_leaks.py::test_%,upgrades_that_vanish aborted_downloads_and_uploads) \
+	tests/fuzz/test_conversations.py tests/unit/test_compiled.py tests/unit/http1 tests/unit/servers tests/unit/upstream \
 	$(patsubst %,tests/wire/test_%.py,aborts backpressure fields framing keepalive malformed pool streaming tunnel upgrade)
 
-# The same tests on the compiled build. Not with "python -m": it would find the sources here first.
-test_compiled = CHP_COMPILE=1 PYTHONPATH=$(VENV)/compiled $(BIN)/pytest -n $(WORKERS) --dist loadfile $(1)
+# The same tests on the compiled build, and what they start as well, wherever that runs. Not with
+# "python -m": it would find the sources here first.
+test_compiled = CHP_COMPILE=1 PYTHONPATH=$(abspath $(VENV)/compiled) $(BIN)/pytest -n $(WORKERS) --dist loadfile $(1)
 
 .PHONY: run compiled test test-compiled soak fuzz lint format generate benchmark clean
 
@@ -52,10 +55,10 @@ run: $(VENV)/.run
 
 test: lint $(VENV)/.packages $(VENV)/hub5/.installed compiled
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
-	$(if $(PYTEST_ARGS),,$(call test_compiled,$(COMPILED_TESTS) -k 'unit or uvloop-direct'))
+	$(if $(PYTEST_ARGS),,$(call test_compiled,$(COMPILED_TESTS) -k 'not wire or uvloop-direct'))
 
 test-compiled: compiled $(VENV)/.test
-	$(call test_compiled,$(or $(PYTEST_ARGS),tests/unit tests/wire))
+	$(call test_compiled,$(or $(PYTEST_ARGS),$(patsubst %,tests/%,robustness fuzz wire unit)))
 
 compiled: $(VENV)/compiled/.installed
 

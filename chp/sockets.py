@@ -51,7 +51,7 @@ def write_through(
 
     ``descriptor`` is that of :func:`bare_descriptor`. The content may be a view of the receive buffer.
     A transport keeps what it is given until later, and would have to be given a copy: without one, 1 MiB
-    of a response costs 13 % less CPU. Also uvloop's queue costs 3 % of a small request or message.
+    of a response costs 13 % less CPU. A small request or message costs 2 to 4 % less than by way of uvloop.
     """
     sent = 0
     if descriptor >= 0 and not transport.get_write_buffer_size() and not transport.is_closing():

@@ -10,10 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.commands import COMPILED
 from tornado.ioloop import IOLoop
+
+from chp.app import is_compiled
 
 _APPLICATION = "ConfigurableProxy"
 _LOGGERS = ("chp", "asyncio", "tornado")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def right_build() -> None:
+    """Fail all tests, should these not be the modules that are meant."""
+    assert is_compiled() is COMPILED
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Proxy, Server, fetch, running
+from support.commands import CHP, Proxy, Server, fetch, running
 from support.ports import free_port
 from support.stores import StoreServer
 from support.wire import backend, until
@@ -209,9 +208,8 @@ def test_exit_when_the_store_is_down(tmp_path: Path, proxies: Replicas) -> None:
 
 
 def command(directory: Path, url: str, *options: str) -> Server:
-    chp = Path(os.sys.executable).with_name("chp")  # type: ignore[attr-defined]
     addresses = ("--ip", "127.0.0.1", "--port", "0", "--api-ip", "127.0.0.1", "--api-port", "0")
-    return Server(directory / "log", str(chp), *addresses, *options, CONFIGPROXY_STORAGE_URL=url)
+    return Server(directory / "log", CHP, *addresses, *options, CONFIGPROXY_STORAGE_URL=url)
 
 
 def test_a_start_that_waits_can_be_ended(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 # Seconds: for the start of most servers, and for their end.
 PATIENCE = 20.0
 TOKEN = "secret"
+# The command that is installed; "python -m chp" would take the sources of the working directory.
+CHP = str(Path(sys.executable).with_name("chp"))
+# Whether the compiled build is tested (see the Makefile).
+COMPILED = os.environ.get("CHP_COMPILE") == "1"
 
 S = TypeVar("S", bound="Server")
 
@@ -89,14 +93,15 @@ class Proxy(Server):
     """The installed ``chp``, on free ports."""
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
-        chp = Path(sys.executable).with_name("chp")
         addresses = ("--ip", "127.0.0.1", "--port", "0", "--api-ip", "127.0.0.1", "--api-port", "0")
-        command = (str(chp), *addresses, *options)
+        command = (CHP, *addresses, *options)
         environment = {"CONFIGPROXY_AUTH_TOKEN": TOKEN, **environment}
         super().__init__(directory / "chp.log", *command, **environment)
         try:
             self.url = self.wait_for(r"Proxying (https?://127\.0\.0\.1:\d+) to ")[1]
             self.api_url = self.wait_for(r"Proxy API at (http://127\.0\.0\.1:\d+/api/routes)\b")[1]
+            build = self.wait_for(r"chp \S+ \((compiled|plain Python)\) runs on")[1]
+            assert build == ("compiled" if COMPILED else "plain Python"), "this is not the build to test"
         except AssertionError:
             self.kill()
             raise

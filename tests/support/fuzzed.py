@@ -27,8 +27,11 @@ from chp.http1.target import Origin, Target
 from chp.metrics import Metrics
 from chp.runtime import Runtime
 from chp.servers.parser import RequestParser
+from chp.sockets import LONG
+from chp.upstream.addresses import Resolver
+from chp.upstream.attempts import Attempts
 from chp.upstream.base import UpstreamRequest
-from chp.upstream.direct import DirectStream
+from chp.upstream.direct import DirectStream, DirectUpstream
 from chp.upstream.direct_connection import UpstreamConnection
 
 LIMIT = 4096  # bytes of a head
@@ -57,7 +60,7 @@ class ReadRequest:
         return repr((*shown, head.upgrade, head.keep_alive, self.content, self.complete))
 
 
-def read_requests(pieces: list[bytes]) -> tuple[list[ReadRequest], bool]:
+def read_requests(pieces: list[bytes] | list[memoryview]) -> tuple[list[ReadRequest], bool]:
     """Read requests as a client's connection does; also tell whether there was a bad one."""
     parser = RequestParser(LIMIT, LIMIT, 50)
     requests: list[ReadRequest] = []
@@ -90,8 +93,16 @@ def read_requests(pieces: list[bytes]) -> tuple[list[ReadRequest], bool]:
 
 def check_requests(data: bytes, cuts: list[int]) -> None:
     """Where requests are cut makes no difference, and what is forwarded means the same to others."""
-    whole, bad = read_requests([data] if data else [])
-    parts, bad_parts = read_requests(pieces_of(data, cuts))
+    pieces = pieces_of(data, cuts)
+    check_cuts([data], pieces)
+    # Content of such a length is not copied out of what was read.
+    more = b"x" * (LONG - 1)
+    check_cuts([data + more], [*pieces, more])
+
+
+def check_cuts(one_read: list[bytes], pieces: list[bytes]) -> None:
+    whole, bad = read_requests(one_read)
+    parts, bad_parts = read_requests(pieces)
     # A limit may be seen before or after the rest of a request: what comes of it is never complete.
     if bad or bad_parts:
         whole = [request for request in whole if request.complete]
@@ -110,9 +121,8 @@ def check_forwarded(request: ReadRequest) -> None:
     except BadRequest:
         return
     outgoing = outgoing_target(target, None, cut_segments=0)
-    upstream: Any = SimpleNamespace(runtime=SimpleNamespace(metrics=Metrics()))
     stream = DirectStream(
-        upstream,
+        _new_upstream(),
         UpstreamRequest(
             Origin("http", "h", 80),
             head.method,
@@ -122,7 +132,7 @@ def check_forwarded(request: ReadRequest) -> None:
             chunked=head.chunked,
             upgrade=head.upgrade,
         ),
-        None,  # type: ignore[arg-type]
+        _Receiver(),  # type: ignore[arg-type]
     )
     sent = stream.first_bytes(request.content, True)
     other = h11.Connection(h11.SERVER, max_incomplete_event_size=2**20)
@@ -212,28 +222,19 @@ class _Receiver:
         self.end = "failed"
 
 
-class _Upstream:
-    """A pool that keeps nothing."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.settings = ProxySettings(max_head_size=LIMIT)
-        self.released = 0
-
-    def gone(self, connection: UpstreamConnection) -> None:
-        pass
-
-    def release(self, connection: UpstreamConnection) -> None:
-        self.released += 1
-
-
 _LOOP: Any = SimpleNamespace(call_later=lambda *args: SimpleNamespace(cancel=lambda: None))
 _RUNTIME = Runtime(_LOOP, Metrics(), logging.getLogger("chp"))
+_SETTINGS = ProxySettings(max_head_size=LIMIT)
+
+
+def _new_upstream() -> DirectUpstream:
+    _RUNTIME.metrics = Metrics()
+    return DirectUpstream(_RUNTIME, _SETTINGS, Attempts(_LOOP), Resolver(_LOOP))
 
 
 def read_response(pieces: list[bytes], method: bytes, upgrade: bytes) -> tuple[_Receiver, int]:
-    """Read a response as a connection to a target does; the connection ends behind it."""
-    upstream: Any = _Upstream(_RUNTIME)
+    """Read a response as a connection to a target does, which ends behind it; how often was it kept?"""
+    upstream = _new_upstream()
     transport, receiver = _Transport(), _Receiver()
     connection = UpstreamConnection(upstream, Origin("http", "h", 80))
     connection.connection_made(transport)  # type: ignore[arg-type]
@@ -249,7 +250,7 @@ def read_response(pieces: list[bytes], method: bytes, upgrade: bytes) -> tuple[_
     if not transport.closing and receiver.end != "upgraded":
         connection.connection_ended(None)
     assert receiver.end
-    return receiver, upstream.released
+    return receiver, _RUNTIME.metrics.upstream_connections_idle
 
 
 def check_response(data: bytes, cuts: list[int], method: bytes = b"GET", upgrade: bytes = b"") -> None:

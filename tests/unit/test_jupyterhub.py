@@ -246,10 +246,10 @@ async def test_waits_for_a_proxy_that_does_not_answer_yet(
     monkeypatch.setattr(module, "_API_PATIENCE", 0.3)
     proxy = make_proxy(api_url="http://127.0.0.1:1", auth_token="secret")
     failure = "The proxy's API at http://127.0.0.1:1 does not answer: GET /"
-    with pytest.raises(TimeoutError, match=f"{failure}$"):
+    with pytest.raises(asyncio.TimeoutError, match=f"{failure}$"):
         await proxy.get_all_routes()
     proxy.should_start = False
-    with pytest.raises(TimeoutError, match=rf"{failure}\. The Hub does not start .* does it run\?$"):
+    with pytest.raises(asyncio.TimeoutError, match=rf"{failure}\. The Hub does not start .* does it run\?$"):
         await proxy.get_all_routes()
 
 

@@ -4,10 +4,10 @@ import os
 import select
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.commands import CHP
 
 from chp.notify import NotifyListener, notify
 
@@ -56,7 +56,7 @@ def test_a_listener_that_reads_nothing_stops_nobody(tmp_path: Path, monkeypatch:
 def test_the_command_says_when_it_is_ready_and_why_it_fails(tmp_path: Path) -> None:
     listener = NotifyListener(str(tmp_path / "notify"))
     environment = {**os.environ, **listener.environment}
-    command = [sys.executable, "-m", "chp", "--port", "0", "--ip", "127.0.0.1"]
+    command = [CHP, "--port", "0", "--ip", "127.0.0.1"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         assert select.select([listener], [], [], 10)[0]

@@ -7,7 +7,6 @@ import hashlib
 import random
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from support.commands import CHP
 from support.streams import background, broken_off, end_of, heads, quiet, receive_headed, standstill
 from support.wire import OK, PATIENCE, Peer, answer_ok, backend, proxy, proxy_defaults, until
 
@@ -64,7 +64,7 @@ def started_port(log: Path) -> int:
 async def process(target: str, log: Path) -> AsyncIterator[Process]:
     """Run the proxy's command, on the same kind of loop as the test."""
     event_loop = "uvloop" if isinstance(asyncio.get_running_loop(), uvloop.Loop) else "asyncio"
-    command = [sys.executable, "-m", "chp", "--ip=127.0.0.1", "--port=0", "--api-port=0"]
+    command = [CHP, "--ip=127.0.0.1", "--port=0", "--api-port=0"]
     command += [f"--default-target={target}", f"--event-loop={event_loop}"]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in proxy_defaults.items()]
     child = start(command, log)

@@ -98,10 +98,6 @@ def _find_class(name: str, path: str) -> type[Any]:
 
 def _cannot_import(name: str, module_name: str, error: Exception) -> StorageError:
     package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
-    if (
-        isinstance(error, ImportError) and not package
-    ):  # SQLAlchemy says in its own words that greenlet is missing
-        package = next((one for one in _EXTRAS if f"'{one}'" in str(error)), "")
     if name in _STORES and package in _EXTRAS:
         extra = _EXTRAS[package]
         return StorageError(

@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
 
+import greenlet  # noqa: F401 - SQLAlchemy 2.0 misses it at the first query only, long after the start
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
