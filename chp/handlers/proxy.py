@@ -346,14 +346,12 @@ class Exchange(ClientExchange, Receiver):
         switch = b"\r\nConnection: Upgrade\r\nUpgrade: " + protocol
         if handler.fields.changes_responses:
             head.block = self._change_fields(head.block)
+        self._connection.send(_head(head, switch))
         write_paused = self._connection.write_paused
         client, ahead = self._connection.detach()
         tunnel = self._open_tunnel(client, transport, websocket=protocol.lower() == b"websocket")
         if write_paused:
             tunnel.client.pause_writing()
-        switched = _head(head, switch)
-        handler.runtime.metrics.client_bytes_sent += len(switched)
-        client.write(switched)
         if early:
             tunnel.client.send(early)
         if ahead:
