@@ -215,6 +215,10 @@ def _own_version(installed: Path) -> list[str]:
     return [*_PLAIN, "--version"]
 
 
+def _compiled_version(installed: Path) -> list[str]:
+    return [*_COMPILED, "--version"]
+
+
 PEERS = (
     Peer(
         "chp",
@@ -226,7 +230,7 @@ PEERS = (
         "chp-compiled",
         "chp, compiled",
         _chp("--event-loop", "uvloop", "--upstream", "direct", program=_COMPILED),
-        lambda installed: [*_COMPILED, "--version"],
+        _compiled_version,
     ),
     Peer(
         "chp-asyncio",
@@ -238,7 +242,7 @@ PEERS = (
         "chp-asyncio-compiled",
         "chp, asyncio, compiled",
         _chp("--event-loop", "asyncio", "--upstream", "direct", program=_COMPILED),
-        lambda installed: [*_COMPILED, "--version"],
+        _compiled_version,
     ),
     Peer(
         "chp-curl",

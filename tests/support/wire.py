@@ -28,6 +28,11 @@ END_OF_HEAD = b"\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+def reset_when_closed(sock: socket.socket) -> None:
+    """Let the peer see a reset in place of an end."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+
+
 async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
     """Wait until a condition holds; fail when it does not within ``patience`` seconds."""
     for _ in range(int(patience / 0.002)):
@@ -106,7 +111,7 @@ class Peer:
         sock = self.writer.get_extra_info("socket")
         if sock is not None:  # it may be closed already
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                reset_when_closed(sock)
         self.writer.transport.abort()
 
     async def close(self) -> None:

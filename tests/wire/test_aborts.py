@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.streams import background, broken_off, end_of, gauges, hang, quiet
-from support.wire import OK, Peer, answer_ok, backend, proxy, until
+from support.wire import OK, Peer, answer_ok, backend, proxy, reset_when_closed, until
 
 from chp.logfile import LogFile
 
@@ -341,7 +341,7 @@ async def test_a_refusal_meets_a_client_that_has_just_reset_its_connection(
 
         def reset(self: LogFile, line: bytes) -> None:
             """Of the access log: the answer is sent, and its end not yet said."""
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            reset_when_closed(client)
             client.close()
 
         monkeypatch.setattr(LogFile, "write", reset)

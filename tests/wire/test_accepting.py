@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from support.wire import Message, Peer, backend, proxy, until
+from support.wire import Message, Peer, backend, proxy, reset_when_closed, until
 
 from chp.servers import accept
 
@@ -74,7 +74,7 @@ async def test_the_redirect_server_and_the_api_do_not_mind_clients_that_leave_at
     async with proxy(**tls) as chp:
         for _ in range(20):
             with socket.create_connection(chp.app.api_address) as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                reset_when_closed(sock)
         trusting = ssl.create_default_context(cafile=pki.ca)
         peer = Peer(*await asyncio.open_connection(*chp.app.api_address, ssl=trusting))
         await peer.send(LISTS)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from support.streams import background, end_of, hang, quiet, standstill
-from support.wire import PATIENCE, Peer, Proxy, backend, proxy, until
+from support.wire import PATIENCE, Peer, Proxy, backend, proxy, reset_when_closed, until
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -165,11 +165,6 @@ async def test_a_reset_ends_both_sides(side: str) -> None:
         await quiet(chp)
 
 
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    sock.close()
-
-
 async def received(sock: socket.socket) -> bytes:
     sock.setblocking(False)
     return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1000), PATIENCE)
@@ -201,7 +196,8 @@ async def test_last_words_before_a_reset_arrive_where_the_other_direction_ends_a
         last, other = (client, upstream) if side == "client" else (upstream, client)
         other.shutdown(socket.SHUT_WR)
         last.send(b"last words")
-        reset(last)
+        reset_when_closed(last)
+        last.close()
         assert await received(other) == b"last words"
         await quiet(chp)
 
@@ -218,7 +214,8 @@ async def test_a_reset_ends_a_tunnel_whose_other_side_has_ended_and_takes_nothin
         async with background(asyncio.get_running_loop().sock_sendall(last, bytes(50_000_000))):
             await standstill(lambda: metrics.client_bytes_received + metrics.upstream_bytes_received)
         other.shutdown(socket.SHUT_WR)
-        reset(last)
+        reset_when_closed(last)
+        last.close()
         await quiet(chp)
 
 

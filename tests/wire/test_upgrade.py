@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from typing import Any
 
 import pytest
 from support.streams import end_of, hang, heads, quiet, receive_headed
-from support.wire import OK, Message, Peer, backend, dead_url, proxy
+from support.wire import OK, Message, Peer, backend, dead_url, proxy, reset_when_closed
 
 FIELDS = b"Host: h:1\r\nConnection: Upgrade\r\nUpgrade: raw\r\n"
 UPGRADE = b"GET / HTTP/1.1\r\n" + FIELDS + b"\r\n"
@@ -226,7 +225,7 @@ async def test_an_upstream_that_switches_and_resets_before_it_is_asked_leaves_no
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 upstream.send(SWITCHED)
-                upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_when_closed(upstream)
                 upstream.close()
                 await end_of(peer)
                 await peer.close()
